@@ -1,0 +1,1 @@
+//! `watcher migrate` and `watcher wait-db`.

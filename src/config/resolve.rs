@@ -1,0 +1,1 @@
+//! Unchecked endpoints → validated domain endpoints.

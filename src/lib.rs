@@ -1,0 +1,12 @@
+//! watcher: an async metrics agent that probes endpoints on a grid and accounts for every due probe in SQL.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod net;
+pub mod pipeline;
+pub mod probe;
+pub mod store;
+pub mod target;
+pub mod telemetry;

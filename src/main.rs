@@ -1,0 +1,3 @@
+//! The binary `watcher`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Decoding of bodies within a cap.

@@ -1,0 +1,20 @@
+//! Integration and process tests: real sockets, real TLS, a real TimescaleDB.
+//!
+//! Those that need the database take `WATCHER_TEST_DATABASE_URL` (a superuser's; `scripts/test` sets it) and make a
+//! database of their own in it.
+
+mod architecture;
+mod endpoints_cli;
+mod pipeline;
+mod probe_hostile;
+mod probe_http;
+mod probe_match;
+mod probe_tls;
+mod process;
+mod store_audit;
+mod store_catalog;
+mod store_roles;
+mod store_schema;
+mod store_write;
+mod support;
+mod target;

@@ -1,0 +1,4 @@
+//! What tests share.
+
+pub(crate) mod database;
+pub(crate) mod target;

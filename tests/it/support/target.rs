@@ -1,0 +1,1 @@
+//! A target server in the test's process.
