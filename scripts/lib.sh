@@ -82,6 +82,15 @@ debian_root() {
     local folder=$1 suite=$2 packages=$3
     shift 3
     [ ! -d "$folder" ] || return 0
+    # Again with the lock held: someone else may be building this very folder.
+    if [ "${DEBIAN_ROOT_LOCKED:-}" != "$folder" ]; then
+        mkdir -p "${folder%/*}"
+        (
+            flock -w 900 7 || die "another run has been building $folder for 15 minutes"
+            DEBIAN_ROOT_LOCKED=$folder debian_root "$folder" "$suite" "$packages" "$@"
+        ) 7>"$folder.lock"
+        return
+    fi
     [ "$(id -u)" = 0 ] || die "building a Debian root folder needs root" \
         "run this once with sudo" \
         "or install Docker, so that $TIMESCALEDB_IMAGE can be pulled" \
@@ -92,8 +101,7 @@ debian_root() {
     # A host older than the suite may lack the keys that sign it.
     ls /usr/share/keyrings/debian-archive-"$suite"-*.gpg >/dev/null 2>&1 || apt_install debian-archive-keyring
 
-    mkdir -p "${folder%/*}"
-    rm -rf "$folder".new.*
+    rm -rf --one-file-system "$folder".new.*
     local new log settings
     new=$(mktemp -d "$folder.new.XXXXXX")
     log=$new.log settings=$new.apt
@@ -116,4 +124,16 @@ debian_root() {
     chmod 755 "$new"
     mv -T "$new" "$folder"
     rm -f "$log" "$settings"
+}
+
+# Debian trixie with TimescaleDB: what scripts/timescaledb runs by chroot and
+# scripts/images makes an image of. The recipe's number is part of the name: a
+# changed recipe makes a new folder and leaves alone the one that a running
+# server stands on.
+TIMESCALEDB_ROOT=$WATCHER_CACHE_DIR/timescaledb/trixie-1
+timescaledb_root() {
+    # shellcheck disable=SC2016 # expands in mmdebstrap's hook
+    debian_root "$TIMESCALEDB_ROOT" trixie postgresql-17-timescaledb,openssl \
+        --essential-hook='mkdir -p "$1/etc/postgresql-common" && echo create_main_cluster = false > "$1/etc/postgresql-common/createcluster.conf"' \
+        --customize-hook='mkdir -p "$1/instance/data" "$1/instance/tls" "$1/instance/log" "$1/instance/run"'
 }
