@@ -18,6 +18,16 @@ die() {
     exit 1
 }
 
+# Whether something listens on 127.0.0.1:PORT.
+port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# free_port FROM: the first port from there on where nothing listens. Below the
+# ephemeral range, where a probe of a closed port can meet itself.
+free_port() {
+    local port=$1
+    while port_answers "$port"; do port=$((port + 1)); done
+    printf '%s\n' "$port"
+}
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # The label that local stand-ins for public images carry, so that nothing takes
