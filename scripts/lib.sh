@@ -85,6 +85,17 @@ apt_install() {
     rm -f "$log"
 }
 
+# without_our_files COMMAND…: with none of the files that this script holds open,
+# such as locks. mmdebstrap has /bin/sh redirect to the descriptors that it opens
+# itself, and dash knows only those below 10.
+without_our_files() (
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        if [ "$fd" -gt 2 ] && [ "$fd" -lt 255 ]; then eval "exec $fd>&-"; fi
+    done
+    exec "$@"
+)
+
 # debian_root FOLDER SUITE PACKAGES [MMDEBSTRAP OPTION…]: a Debian root folder,
 # whole or absent. It is built beside its place and moved there, so that an
 # interrupted build is never taken for a finished one.
@@ -111,7 +122,7 @@ debian_root() {
     # A host older than the suite may lack the keys that sign it.
     ls /usr/share/keyrings/debian-archive-"$suite"-*.gpg >/dev/null 2>&1 || apt_install debian-archive-keyring
 
-    rm -rf --one-file-system "$folder".new.*
+    rm -rf --one-file-system "$folder".new.* || true # one that was killed may still be writing
     local new log settings
     new=$(mktemp -d "$folder.new.XXXXXX")
     log=$new.log settings=$new.apt
@@ -119,7 +130,7 @@ debian_root() {
     # shellcheck disable=SC2016
     { apt-config dump Acquire | grep -E '^Acquire::(http|https|Check-|Retries|ForceIPv)' || true; } >"$settings"
     say "building a Debian $suite root folder with $packages (about 30 s, once)"
-    if ! mmdebstrap --variant=apt --include="$packages" \
+    if ! without_our_files mmdebstrap --variant=apt --include="$packages" \
         --aptopt="$settings" --aptopt='Apt::Install-Recommends false' \
         --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
