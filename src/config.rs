@@ -2,11 +2,13 @@
 //!
 //! Names serde, the YAML and CSV crates and clap; does no network I/O.
 
+pub mod args;
 pub mod env;
 pub mod error;
 pub mod file;
 pub mod raw;
 pub mod resolve;
+
 
 pub use error::Problem;
 pub use raw::EndpointRow;

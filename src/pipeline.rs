@@ -9,7 +9,10 @@ pub mod catalog;
 pub mod clock;
 pub mod keeper;
 pub mod ledger;
+pub mod totals;
 pub mod worker;
+
+use std::collections::HashSet;
 
 use crate::domain::{Endpoint, EndpointId, Timestamp};
 use crate::store::GapReason;
@@ -27,6 +30,8 @@ pub enum Command {
     },
     /// Endpoints not to be probed any more.
     Remove(Vec<EndpointId>),
+    /// Of the endpoints so far, only these are still to be probed.
+    Retain(HashSet<EndpointId>),
     /// The first load is complete: start the schedule at this instant, the session's `started`.
     Begin(Timestamp),
 }
@@ -40,4 +45,6 @@ pub struct Gap {
     pub to: Timestamp,
     /// Why.
     pub reason: GapReason,
+    /// How many samples were lost, where they were counted.
+    pub samples: Option<u64>,
 }

@@ -20,6 +20,15 @@ const CHUNK: usize = 500;
 /// An error of the catalog's source.
 pub type SourceError = Box<dyn std::error::Error>;
 
+/// How far a look for changes came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loaded {
+    /// All changes were given.
+    UpToDate,
+    /// The source does not know any more what changed since: load everything anew.
+    Reload,
+}
+
 /// Where the endpoints stand: a table today. Calls end within deadlines of the source's own.
 pub trait CatalogSource {
     /// All endpoints of this partition and location; remembers where it stood.
@@ -28,7 +37,7 @@ pub trait CatalogSource {
         each: &'a mut dyn FnMut(CatalogChange),
     ) -> BoxFuture<'a, Result<(), SourceError>>;
     /// What changed since the last call of either.
-    fn changes<'a>(&'a mut self) -> BoxFuture<'a, Result<Vec<CatalogChange>, SourceError>>;
+    fn changes<'a>(&'a mut self, each: &'a mut dyn FnMut(CatalogChange)) -> BoxFuture<'a, Result<Loaded, SourceError>>;
     /// Returns when something may have changed.
     fn wait(&mut self) -> BoxFuture<'_, ()>;
     /// Replaces what is known to be wrong: for each endpoint its problems, none when it is right again. `all` says that
@@ -53,31 +62,48 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Loads everything, however long the source is away, and sends it. Returns when all of it is on its way.
-    /// `Err` when the worker is gone.
+    /// Loads everything, however long the source is away, and sends it. Returns how many endpoints, when all of them are
+    /// on their way; `Err` when the worker is gone.
     pub async fn load(
         &mut self,
         source: &mut dyn CatalogSource,
         resolve: Resolve<'_>,
         commands: &mpsc::Sender<Command>,
     ) -> Result<usize, WorkerGone> {
+        let endpoints = self.read_all(source, resolve).await;
+        let loaded = endpoints.len();
+        send(commands, endpoints, Vec::new(), None).await?;
+        self.report(source).await;
+        Ok(loaded)
+    }
+
+    /// Loads everything anew: what is not there any more is removed, the rest goes on where it was.
+    async fn reload(
+        &mut self,
+        source: &mut dyn CatalogSource,
+        resolve: Resolve<'_>,
+        commands: &mpsc::Sender<Command>,
+    ) -> Result<(), WorkerGone> {
+        let endpoints = self.read_all(source, resolve).await;
+        let keep = endpoints.iter().map(|endpoint| endpoint.id).collect();
+        commands.send(Command::Retain(keep)).await.map_err(|_| WorkerGone)?;
+        send(commands, endpoints, Vec::new(), None).await?;
+        self.report(source).await;
+        Ok(())
+    }
+
+    async fn read_all(&mut self, source: &mut dyn CatalogSource, resolve: Resolve<'_>) -> Vec<Endpoint> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             let mut endpoints = Vec::new();
             self.bad.clear();
             self.unreported.clear();
-            let result = source
-                .load(&mut |change| self.take(change, resolve, &mut endpoints, &mut Vec::new()))
-                .await;
-            if let Err(error) = result {
-                tracing::warn!(cause = chain(&*error), "the endpoints cannot be loaded yet");
-                sleep(backoff.next(random())).await;
-                continue;
+            self.reported_all = false;
+            match source.load(&mut |change| self.take(change, resolve, &mut endpoints, &mut Vec::new())).await {
+                Ok(()) => return endpoints,
+                Err(error) => tracing::warn!(cause = chain(&*error), "the endpoints cannot be loaded yet"),
             }
-            let loaded = endpoints.len();
-            send(commands, endpoints, Vec::new(), None).await?;
-            self.report(source).await;
-            return Ok(loaded);
+            sleep(backoff.next(random())).await;
         }
     }
 
@@ -94,24 +120,28 @@ impl Catalog {
                 () = source.wait() => {}
                 () = commands.closed() => return WorkerGone,
             }
-            let changes = match source.changes().await {
-                Ok(changes) => changes,
+            let mut changes = Vec::new();
+            match source.changes(&mut |change| changes.push(change)).await {
+                Ok(Loaded::UpToDate) => {}
+                Ok(Loaded::Reload) => {
+                    tracing::warn!("the changes of the endpoints are not known any more; loading all of them");
+                    if self.reload(source, resolve, commands).await.is_err() {
+                        return WorkerGone;
+                    }
+                    continue;
+                }
                 Err(error) => {
-                    tracing::debug!(
-                        cause = chain(&*error),
-                        "changes of the endpoints cannot be read yet"
-                    );
+                    tracing::debug!(cause = chain(&*error), "changes of the endpoints cannot be read yet");
                     sleep(backoff.next(random())).await;
                     continue;
                 }
-            };
+            }
             backoff.reset();
             let (mut endpoints, mut removed) = (Vec::new(), Vec::new());
             let mut changed_at: Option<Timestamp> = None;
             for change in changes {
                 if let CatalogChange::Upsert(row) = &change {
-                    changed_at =
-                        Some(changed_at.map_or(row.changed_at, |at| at.min(row.changed_at)));
+                    changed_at = Some(changed_at.map_or(row.changed_at, |at| at.min(row.changed_at)));
                 }
                 self.take(change, resolve, &mut endpoints, &mut removed);
             }

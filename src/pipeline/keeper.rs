@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Gap;
 use super::buffer::SampleBuffer;
+use super::totals::Totals;
 use crate::domain::{AgentIdentity, Backoff, Batch, Sample};
 use crate::store::{GapReason, SampleStore, WriteError, WritePath};
 use crate::telemetry::{self, DropReason};
@@ -44,6 +45,7 @@ pub struct Keeper<S> {
     buffer: SampleBuffer,
     store: S,
     gaps: mpsc::UnboundedSender<Gap>,
+    totals: Totals,
     recent: Recent,
     connected: bool,
     backoff: Backoff,
@@ -80,12 +82,14 @@ impl<S: SampleStore> Keeper<S> {
         buffer: SampleBuffer,
         store: S,
         gaps: mpsc::UnboundedSender<Gap>,
+        totals: Totals,
     ) -> Self {
         Self {
             options,
             buffer,
             store,
             gaps,
+            totals,
             recent: Recent::default(),
             connected: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
@@ -139,6 +143,7 @@ impl<S: SampleStore> Keeper<S> {
             let begun = Instant::now();
             match self.store.write(&batch, path).await {
                 Ok(new_rows) => {
+                    self.totals.stored(new_rows);
                     telemetry::batch_stored(batch.rows(), new_rows, begun.elapsed());
                     self.trouble.over();
                     self.backoff.reset();
@@ -231,11 +236,7 @@ impl<S: SampleStore> Keeper<S> {
         let from = sample.scheduled_at;
         let to = from.plus(Duration::from_millis(1));
         // The ledger outlives the keepers.
-        let _ = self.gaps.send(Gap {
-            from,
-            to,
-            reason: GapReason::Refused,
-        });
+        let _ = self.gaps.send(Gap { from, to, reason: GapReason::Refused, samples: Some(1) });
     }
 
     fn give_up(&self, in_hand: u64) -> u64 {

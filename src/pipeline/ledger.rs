@@ -29,10 +29,10 @@ pub trait GapStore {
 /// Writes gaps until all senders are gone and none is left. Returns how many could not be written within
 /// `drain_grace` of that.
 pub async fn run(
-    store: &impl GapStore,
+    store: impl GapStore,
     mut gaps: mpsc::UnboundedReceiver<Gap>,
     drain_grace: Duration,
-) -> usize {
+) -> u64 {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut pending: Vec<Gap> = Vec::new();
     while let Some(gap) = gaps.recv().await {
@@ -47,7 +47,7 @@ pub async fn run(
                     backoff.reset();
                 }
                 Err(error) if gaps.is_closed() => {
-                    return last_try(store, &pending, drain_grace, &*error).await;
+                    return last_try(&store, &pending, drain_grace, &*error).await;
                 }
                 Err(error) => {
                     tracing::debug!(
@@ -68,7 +68,7 @@ async fn last_try(
     pending: &[Gap],
     grace: Duration,
     first: &dyn std::error::Error,
-) -> usize {
+) -> u64 {
     let retry = async {
         while store.record(pending).await.is_err() {
             sleep(Duration::from_millis(200)).await;
@@ -82,7 +82,7 @@ async fn last_try(
         cause = chain(first),
         "gaps could not be written; the audit cannot name them"
     );
-    pending.len()
+    pending.len() as u64
 }
 
 fn note(pending: &mut Vec<Gap>, gap: Gap) {
@@ -96,6 +96,10 @@ fn note(pending: &mut Vec<Gap>, gap: Gap) {
         Some(other) => {
             other.from = other.from.min(gap.from);
             other.to = other.to.max(gap.to);
+            other.samples = match (other.samples, gap.samples) {
+                (Some(one), Some(two)) => Some(one + two),
+                (one, two) => one.or(two),
+            };
         }
         None => pending.push(gap),
     }
@@ -109,10 +113,12 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     #[derive(Default)]
-    struct Flaky {
+    struct World {
         failures_left: Cell<u32>,
         written: RefCell<Vec<Gap>>,
     }
+
+    type Flaky = std::rc::Rc<World>;
 
     impl GapStore for Flaky {
         fn record<'a>(
@@ -131,19 +137,13 @@ mod tests {
     }
 
     fn gap(from: i64, to: i64, reason: GapReason) -> Gap {
-        Gap {
-            from: Timestamp::from_millis(from),
-            to: Timestamp::from_millis(to),
-            reason,
-        }
+        Gap { from: Timestamp::from_millis(from), to: Timestamp::from_millis(to), reason, samples: None }
     }
 
     #[tokio::test(start_paused = true)]
     async fn gaps_are_kept_until_the_store_is_back_and_neighbours_are_one() {
-        let store = Flaky {
-            failures_left: Cell::new(3),
-            ..Flaky::default()
-        };
+        let store = Flaky::default();
+        store.failures_left.set(3);
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(gap(0, 100, GapReason::BufferFull)).unwrap();
         sender.send(gap(500, 900, GapReason::BufferFull)).unwrap();
@@ -152,7 +152,8 @@ mod tests {
             sleep(Duration::from_secs(60)).await;
             drop(sender);
         };
-        let (unwritten, ()) = tokio::join!(run(&store, receiver, Duration::from_secs(1)), close);
+        let (unwritten, ()) =
+            tokio::join!(run(store.clone(), receiver, Duration::from_secs(1)), close);
         assert_eq!(unwritten, 0);
         assert_eq!(
             *store.written.borrow(),
@@ -165,13 +166,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_stays_away_ends_the_drain() {
-        let store = Flaky {
-            failures_left: Cell::new(u32::MAX),
-            ..Flaky::default()
-        };
+        let store = Flaky::default();
+        store.failures_left.set(u32::MAX);
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(gap(0, 100, GapReason::Paused)).unwrap();
         drop(sender);
-        assert_eq!(run(&store, receiver, Duration::from_secs(1)).await, 1);
+        assert_eq!(
+            run(store.clone(), receiver, Duration::from_secs(1)).await,
+            1
+        );
     }
 }

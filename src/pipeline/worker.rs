@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::buffer::SampleBuffer;
 use super::clock::Clock;
+use super::totals::Totals;
 use super::{Command, Gap};
 use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
     Timestamp,
 };
+use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::{self, DropReason, ProbeMetrics};
 
@@ -46,6 +48,22 @@ pub trait Probe: 'static {
 
     /// The endpoint was changed or removed: drop what is kept for it between probes.
     fn forget(&self, endpoint: EndpointId);
+}
+
+impl Probe for Prober {
+    fn probe(
+        self: &Rc<Self>,
+        endpoint: Rc<Endpoint>,
+        scheduled_at: Timestamp,
+        started_at: Timestamp,
+    ) -> impl Future<Output = Sample> + 'static {
+        let prober = self.clone();
+        async move { Self::probe(&prober, &endpoint, scheduled_at, started_at).await }
+    }
+
+    fn forget(&self, endpoint: EndpointId) {
+        Self::forget(self, endpoint);
+    }
 }
 
 /// Bounds of a worker.
@@ -73,6 +91,7 @@ pub struct Worker<P, C> {
     in_flight: InFlight,
     buffer: SampleBuffer,
     gaps: mpsc::UnboundedSender<Gap>,
+    totals: Totals,
     dropped: Dropped,
     metrics: ProbeMetrics,
     begun: bool,
@@ -87,6 +106,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         clock: C,
         buffer: SampleBuffer,
         gaps: mpsc::UnboundedSender<Gap>,
+        totals: Totals,
     ) -> Self {
         let now = clock.wall();
         Self {
@@ -104,6 +124,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             clock,
             buffer,
             gaps,
+            totals,
         }
     }
 
@@ -205,7 +226,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             // Ticks up to the last look were taken already; those that were still waiting lie in the gap too.
             let from = self.schedule.next_due().map_or(from, |next| next.min(from));
             self.schedule.jump(to);
-            let _ = self.gaps.send(Gap { from, to, reason });
+            let _ = self.gaps.send(Gap { from, to, reason, samples: None });
         }
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
@@ -231,13 +252,10 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                     }
                 }
             }
-            Command::Remove(ids) => {
-                for id in ids {
-                    if self.endpoints.remove(&id).is_some() {
-                        self.schedule.remove(id);
-                        self.prober.forget(id);
-                    }
-                }
+            Command::Remove(ids) => ids.into_iter().for_each(|id| self.remove(id)),
+            Command::Retain(keep) => {
+                let gone: Vec<_> = self.endpoints.keys().copied().filter(|id| !keep.contains(id)).collect();
+                gone.into_iter().for_each(|id| self.remove(id));
             }
             Command::Begin(at) => {
                 self.look();
@@ -251,15 +269,18 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.metrics.endpoints(self.endpoints.len());
     }
 
+    fn remove(&mut self, id: EndpointId) {
+        if self.endpoints.remove(&id).is_some() {
+            self.schedule.remove(id);
+            self.prober.forget(id);
+        }
+    }
+
     fn note_late(&self, changed_at: Timestamp) {
         let expected = changed_at.plus(CHANGE_GRACE);
         let now = self.time.now();
         if self.begun && expected < now {
-            let _ = self.gaps.send(Gap {
-                from: expected,
-                to: now,
-                reason: GapReason::CatalogBehind,
-            });
+            let _ = self.gaps.send(Gap { from: expected, to: now, reason: GapReason::CatalogBehind, samples: None });
         }
     }
 
@@ -331,6 +352,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
 
     fn keep(&mut self, sample: Sample) {
         self.metrics.sampled(&sample);
+        self.totals.sampled(&sample);
         if let Err(sample) = self.buffer.push(sample) {
             self.dropped.note(&sample, self.time.now());
         }
@@ -446,12 +468,8 @@ impl Dropped {
                 samples = self.samples,
                 "the buffer is full while the store is away; samples are lost"
             );
-            self.samples = 0;
-            let _ = gaps.send(Gap {
-                from,
-                to,
-                reason: GapReason::BufferFull,
-            });
+            let samples = std::mem::take(&mut self.samples);
+            let _ = gaps.send(Gap { from, to, reason: GapReason::BufferFull, samples: Some(samples) });
         }
     }
 }

@@ -4,15 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// The shape of a log line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One line for a person.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+use crate::config::args::LogFormat;
 
 /// Starts logging. `filter` is in the syntax of `RUST_LOG`, e.g. `info` or `watcher=debug`. Does nothing when logging
 /// was started before (tests).

@@ -29,8 +29,16 @@ impl CatalogSource for List {
         })
     }
 
-    fn changes(&mut self) -> BoxFuture<'_, Result<Vec<CatalogChange>, SourceError>> {
-        Box::pin(async move { Ok(self.later.pop_front().unwrap_or_default()) })
+    fn changes<'a>(&'a mut self, each: &'a mut dyn FnMut(CatalogChange)) -> BoxFuture<'a, Result<Loaded, SourceError>> {
+        Box::pin(async move {
+            match self.later.pop_front() {
+                Some(changes) if changes.is_empty() => Ok(Loaded::Reload),
+                changes => {
+                    changes.into_iter().flatten().for_each(each);
+                    Ok(Loaded::UpToDate)
+                }
+            }
+        })
     }
 
     fn wait(&mut self) -> BoxFuture<'_, ()> {
@@ -97,6 +105,11 @@ fn describe(command: Command) -> String {
                 changed_at.map(Timestamp::as_millis)
             )
         }
+        Command::Retain(ids) => {
+            let mut ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+            ids.sort_unstable();
+            format!("={ids:?}")
+        }
         Command::Remove(ids) => format!("-{:?}", ids.iter().map(|id| id.0).collect::<Vec<_>>()),
         Command::Begin(at) => format!("begin {at:?}"),
     }
@@ -146,6 +159,23 @@ async fn a_bad_row_is_reported_and_the_others_run() {
             (vec![(3, 1)], false)
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_lost_its_place_is_loaded_anew() {
+    let mut source =
+        List { first: vec![row(1, "a"), row(2, "")], later: [vec![]].into(), ..List::default() };
+    let (sender, mut receiver) = mpsc::channel(100);
+    let mut catalog = Catalog::default();
+    assert_eq!(catalog.load(&mut source, &mut resolve, &sender).await, Ok(1));
+    source.first = vec![row(2, "b"), row(3, "c")];
+    timeout_follow(&mut catalog, &mut source, &sender).await;
+    let mut commands = Vec::new();
+    while let Ok(command) = receiver.try_recv() {
+        commands.push(describe(command));
+    }
+    assert_eq!(commands, ["+1=a None", "=[2, 3]", "+2=b,3=c None"]);
+    assert_eq!(source.reports, [(vec![(2, 1)], true), (vec![], true)]);
 }
 
 async fn timeout_follow(catalog: &mut Catalog, source: &mut List, sender: &mpsc::Sender<Command>) {

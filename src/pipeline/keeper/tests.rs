@@ -128,7 +128,7 @@ async fn run(world: World) -> Run {
     }
     buffer.close();
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let unsaved = Keeper::new(options(), buffer, store.clone(), sender)
+    let unsaved = Keeper::new(options(), buffer, store.clone(), sender, Totals::default())
         .run()
         .await;
     let mut gaps = Vec::new();
@@ -200,7 +200,13 @@ async fn what_a_failover_lost_is_sent_again() {
             .unwrap();
     }
     let (sender, _receiver) = mpsc::unbounded_channel();
-    let keeper = Keeper::new(options(), buffer.clone(), store.clone(), sender);
+    let keeper = Keeper::new(
+        options(),
+        buffer.clone(),
+        store.clone(),
+        sender,
+        Totals::default(),
+    );
     let feed = async {
         sleep(Duration::from_secs(2)).await;
         store.0.borrow_mut().faults.push_back(Fault::LostBefore);

@@ -155,6 +155,7 @@ impl Harness {
             clock,
             buffer.clone(),
             gap_sender,
+            Totals::default(),
         );
         let endpoints = self.endpoints;
         let drive = async {
