@@ -198,17 +198,44 @@ mod tests {
         use rustix::io::Errno;
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         for (errno, expected) in [
-            (Errno::CONNREFUSED, ConnectCause::Target(Failure::ConnectRefused)),
-            (Errno::CONNRESET, ConnectCause::Target(Failure::ConnectRefused)),
-            (Errno::HOSTUNREACH, ConnectCause::Target(Failure::ConnectUnreachable)),
-            (Errno::NETUNREACH, ConnectCause::Target(Failure::ConnectUnreachable)),
-            (Errno::NETDOWN, ConnectCause::Target(Failure::ConnectUnreachable)),
-            (Errno::TIMEDOUT, ConnectCause::Target(Failure::ConnectTimeout)),
+            (
+                Errno::CONNREFUSED,
+                ConnectCause::Target(Failure::ConnectRefused),
+            ),
+            (
+                Errno::CONNRESET,
+                ConnectCause::Target(Failure::ConnectRefused),
+            ),
+            (
+                Errno::HOSTUNREACH,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::NETUNREACH,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::NETDOWN,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::TIMEDOUT,
+                ConnectCause::Target(Failure::ConnectTimeout),
+            ),
             (Errno::ACCESS, ConnectCause::Target(Failure::ConnectError)),
             (Errno::PERM, ConnectCause::Target(Failure::ConnectError)),
-            (Errno::MFILE, ConnectCause::Agent(SkipReason::DescriptorLimit)),
-            (Errno::NFILE, ConnectCause::Agent(SkipReason::DescriptorLimit)),
-            (Errno::ADDRNOTAVAIL, ConnectCause::Agent(SkipReason::PortExhausted)),
+            (
+                Errno::MFILE,
+                ConnectCause::Agent(SkipReason::DescriptorLimit),
+            ),
+            (
+                Errno::NFILE,
+                ConnectCause::Agent(SkipReason::DescriptorLimit),
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                ConnectCause::Agent(SkipReason::PortExhausted),
+            ),
             (Errno::NOBUFS, ConnectCause::Agent(SkipReason::AgentError)),
         ] {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -40,31 +41,26 @@ impl Meter {
         Rc::new(Self::default())
     }
 
-    /// The counts so far.
-    pub fn read(&self) -> Reading {
-        Reading {
-            sent: self.sent.get(),
-            received: self.received.get(),
-            polled: Duration::from_nanos(self.polled_ns.get()),
-        }
+    /// Bytes read from sockets so far.
+    pub fn received(&self) -> u64 {
+        self.received.get()
     }
 
-    /// Adds what another meter counted: a kept connection's to its probe's.
-    pub fn add(&self, reading: Reading) {
-        add(&self.sent, reading.sent);
-        add(&self.received, reading.received);
-        add(&self.polled_ns, reading.polled.as_nanos() as u64);
+    /// The counts so far, which start anew: each is put down to one probe.
+    pub fn take(&self) -> Reading {
+        Reading {
+            sent: self.sent.take(),
+            received: self.received.take(),
+            polled: Duration::from_nanos(self.polled_ns.take()),
+        }
     }
 }
 
-impl Reading {
-    /// What was counted since `earlier`.
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            sent: self.sent.saturating_sub(earlier.sent),
-            received: self.received.saturating_sub(earlier.received),
-            polled: self.polled.saturating_sub(earlier.polled),
-        }
+impl AddAssign for Reading {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.polled += other.polled;
     }
 }
 
@@ -276,7 +272,10 @@ mod tests {
             given += u64::from(scale.charge(Duration::from_micros(30), now));
         }
         let used = used().as_micros() as f64;
-        assert!((given as f64 / used - 1.0).abs() < 0.02, "{given} of {used}");
+        assert!(
+            (given as f64 / used - 1.0).abs() < 0.02,
+            "{given} of {used}"
+        );
     }
 
     #[test]
@@ -285,7 +284,10 @@ mod tests {
         let mut scale = CpuScale::new(used, start);
         for n in 0..200_u64 {
             use_us(30);
-            scale.charge(Duration::from_micros(30), start + Duration::from_millis(10 * n));
+            scale.charge(
+                Duration::from_micros(30),
+                start + Duration::from_millis(10 * n),
+            );
         }
         use_us(1_000_000);
         let late = start + Duration::from_secs(3_600);
@@ -311,7 +313,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         });
         Metered::new(work, Rc::clone(&meter)).await;
-        let polled = meter.read().polled;
+        let polled = meter.take().polled;
         assert!(polled >= Duration::from_millis(5), "{polled:?}");
         assert!(polled < Duration::from_millis(100), "{polled:?}");
     }
@@ -326,7 +328,7 @@ mod tests {
         far.write_all(b"hi").await.unwrap();
         let mut buf = [0; 2];
         near.read_exact(&mut buf).await.unwrap();
-        let reading = meter.read();
+        let reading = meter.take();
         assert_eq!((reading.sent, reading.received), (5, 2));
     }
 }

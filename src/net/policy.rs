@@ -7,13 +7,13 @@ use ipnet::IpNet;
 
 /// Link-local ranges and the addresses where clouds serve credentials to whoever asks from inside.
 const METADATA: &[&str] = &[
-    "169.254.0.0/16",     // link-local: AWS, GCP, Azure, OpenStack … metadata, ECS and EKS credentials
-    "fe80::/10",          // link-local
-    "fd00:ec2::254/128",  // AWS over IPv6
-    "fd20:ce::254/128",   // GCP over IPv6
+    "169.254.0.0/16", // link-local: AWS, GCP, Azure, OpenStack … metadata, ECS and EKS credentials
+    "fe80::/10",      // link-local
+    "fd00:ec2::254/128", // AWS over IPv6
+    "fd20:ce::254/128", // GCP over IPv6
     "100.100.100.200/32", // Alibaba
-    "192.0.0.192/32",     // Oracle, classic
-    "168.63.129.16/32",   // Azure's host agent
+    "192.0.0.192/32", // Oracle, classic
+    "168.63.129.16/32", // Azure's host agent
 ];
 
 /// Loopback, private and shared ranges; `0.0.0.0/8` and `::` because Linux dials itself for them.
@@ -254,16 +254,10 @@ mod tests {
         });
         assert_eq!(check(&policy, "169.254.169.254"), Ok(()));
         assert_eq!(check(&policy, "::ffff:169.254.169.254"), Ok(()));
-        assert_eq!(
-            check(&policy, "169.254.169.253"),
-            Err(Denied::Metadata)
-        );
+        assert_eq!(check(&policy, "169.254.169.253"), Err(Denied::Metadata));
         assert_eq!(check(&policy, "10.2.0.1"), Ok(()));
         assert_eq!(check(&policy, "10.1.0.1"), Err(Denied::Listed));
-        assert_eq!(
-            check(&policy, "::ffff:203.0.113.9"),
-            Err(Denied::Listed)
-        );
+        assert_eq!(check(&policy, "::ffff:203.0.113.9"), Err(Denied::Listed));
         assert_eq!(check(&policy, "192.168.0.1"), Err(Denied::Private));
     }
 }

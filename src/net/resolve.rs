@@ -251,10 +251,7 @@ mod tests {
         let answer = local
             .run_until(resolver.resolve("example.com", IpFamily::Any, DnsMode::Cached))
             .await;
-        assert_eq!(
-            answer.unwrap_err().cause(),
-            Err(SkipReason::ResolverDown)
-        );
+        assert_eq!(answer.unwrap_err().cause(), Err(SkipReason::ResolverDown));
     }
 
     #[tokio::test]

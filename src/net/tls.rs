@@ -126,7 +126,11 @@ impl TlsClients {
         })?;
         if settings.session_resumption {
             // A resumed session verifies nothing; it remembers the certificate.
-            let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let leaf = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(<[_]>::first);
             if let Some(not_after) = leaf.and_then(|leaf| verify::not_after(leaf)) {
                 on_certificate(not_after);
             }

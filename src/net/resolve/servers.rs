@@ -166,7 +166,9 @@ impl Servers {
         if addresses.is_empty() {
             return Err(NetError::Message("the answer holds no address"));
         }
-        let ttl = answer.valid_until().saturating_duration_since(Instant::now());
+        let ttl = answer
+            .valid_until()
+            .saturating_duration_since(Instant::now());
         Ok((addresses, ttl))
     }
 
@@ -197,7 +199,10 @@ impl Servers {
     /// See [`super::Resolver::overdue`].
     pub(super) fn overdue(&self, since: Instant) -> ResolveError {
         let is_dead = self.heard.get() < Some(since)
-            && self.doubted.get().is_some_and(|at| at.elapsed() >= ROOT_WITHIN);
+            && self
+                .doubted
+                .get()
+                .is_some_and(|at| at.elapsed() >= ROOT_WITHIN);
         if is_dead {
             unreachable_servers("no name server answers")
         } else {
@@ -228,9 +233,9 @@ impl Servers {
                     detail: format!("asking the name servers: {source}").into(),
                 })
             }
-            NetError::NoConnections => {
-                passing(unreachable_servers("no name server is configured or answers"))
-            }
+            NetError::NoConnections => passing(unreachable_servers(
+                "no name server is configured or answers",
+            )),
             NetError::Timeout if self.heard.get() >= Some(start) => passing(ResolveError::TimedOut),
             NetError::Timeout => passing(unreachable_servers("no name server answers")),
             NetError::Busy => passing(ResolveError::Agent {

@@ -13,9 +13,15 @@ pub(super) fn load() -> RootCertStore {
     if added == 0 {
         let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
         let (added, _) = roots.add_parsable_certificates(bundled);
-        tracing::info!(added, "the system has no root certificates: trusting the bundled ones");
+        tracing::info!(
+            added,
+            "the system has no root certificates: trusting the bundled ones"
+        );
     } else if ignored > 0 {
-        tracing::warn!(ignored, "root certificates of the system that cannot be used");
+        tracing::warn!(
+            ignored,
+            "root certificates of the system that cannot be used"
+        );
     }
     roots
 }
