@@ -1,7 +1,7 @@
 //! A scriptable HTTP and HTTPS server for tests, demos and benches: the peer, and the oracle of what arrived.
 //!
-//! A URL alone says what the server does: `/any/path?latency=20ms&status=503`. [`script`] has the keys. TLS is chosen by
-//! the name asked for: `expired.test`, `wrong.test`; [`variant`] has the names. `/_log`, `/_count` and `/_rate` tell what
+//! A URL alone says what the server does: `/any/path?latency=20ms&status=503`. [`key_list`] has the keys. TLS is chosen by
+//! the name asked for: `expired.test`, `wrong.test`; [`Variant`] has the names. `/_log`, `/_count` and `/_rate` tell what
 //! arrived.
 //!
 //! HTTP/1 is our own (`http1`), since a server that may reset in the middle of a head, lie about lengths and speak no
@@ -19,31 +19,35 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 mod answer;
+mod bomb;
 mod certificates;
+mod choice;
 mod encode;
 mod http1;
 mod http2;
+mod keys;
 mod payload;
 mod record;
-pub mod script;
+mod script;
 mod serve;
 mod server;
 mod tls;
 mod value;
-pub mod variant;
+mod variant;
 mod wire;
 
 pub use answer::DEFAULT_BODY;
+pub use bomb::BOMB_MIB;
 pub use certificates::{CertificateError, ClientIdentity};
-pub use encode::BOMB_MIB;
+pub use keys::key_list;
 pub use record::{RECORD_MAX, Record};
 pub use tls::TlsError;
+pub use variant::{KeyKind, Variant};
 
 use record::Recorder;
 use serve::{Listener, Speaks};
 use server::Server;
 use tls::Tls;
-use variant::Variant;
 
 /// Why there is no target.
 #[derive(Debug, thiserror::Error)]

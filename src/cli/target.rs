@@ -10,9 +10,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::target::script::key_list;
-use crate::target::variant::Variant;
-use crate::target::{RECORD_MAX, Target, TargetOptions, TlsListen};
+use crate::target::{RECORD_MAX, Target, TargetOptions, TlsListen, Variant, key_list};
 
 /// Serve scripted HTTP and HTTPS: a peer for tests, demos and benches, and the oracle of what arrived.
 #[derive(clap::Args, Clone, Debug)]

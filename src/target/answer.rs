@@ -5,9 +5,11 @@ use std::io;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::encode;
+use super::bomb::{BOMB_MIB, bomb};
+use super::choice::Lie;
+use super::encode::encoded;
 use super::payload::Payload;
-use super::script::{Lie, Script};
+use super::script::Script;
 
 /// The body when nothing else is asked for. The pattern in the README matches it.
 pub const DEFAULT_BODY: &str = "hello you are welcome, see you there 42 at 10:30 PM";
@@ -125,13 +127,13 @@ impl Answer {
         headers.extend(extra_headers(script));
         let size = script.size.unwrap_or(body.len() as u64);
         let mut payload = match (script.bomb, script.encoding) {
-            (Some(bomb), _) => Payload::of(encode::bomb(bomb)?),
+            (Some(kind), _) => Payload::of(bomb(kind, BOMB_MIB)?),
             (None, Some(_)) if size > ENCODED_MAX => {
                 return Err(io::Error::other("at most 64m can be encoded"));
             }
             (None, Some(encoding)) => {
                 let plain = Payload::filled(body, size).collected();
-                let encoded = encode::encoded(&plain, encoding)?;
+                let encoded = encoded(&plain, encoding)?;
                 let length = encoded.len() as u64;
                 Payload::filled(encoded, length)
             }

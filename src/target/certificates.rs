@@ -190,15 +190,16 @@ fn leaf(
     params
 }
 
-/// `*.test` covers one label; a variant's own wildcard covers the names below it.
+/// The local addresses, the variant's name, and any one label before it. (A wildcard directly under `test` would not do:
+/// verifiers refuse one that could cover a whole top-level domain.)
 fn names(variant: Variant) -> Result<Vec<SanType>, CertificateError> {
     let mut names = vec![
         dns("localhost")?,
-        dns("*.test")?,
         SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
     ];
     if let Some(label) = variant.label() {
+        names.push(dns(&format!("{label}.test"))?);
         names.push(dns(&format!("*.{label}.test"))?);
     }
     Ok(names)

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_util::stream;
@@ -22,16 +22,19 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use super::answer::Request;
+use super::choice::{Fault, H2Fault, Point};
 use super::http1::{Flow, arrival, fail, garbage, scripted};
 use super::payload::Payload;
 use super::record::lock;
-use super::script::{Fault, H2Fault, Point, Script};
+use super::script::Script;
 use super::server::Server;
 use super::wire::{Peer, Wire};
 
 const PIECE: usize = 16 << 10;
 const BODY_KEPT_MAX: usize = 1 << 20;
 const HALF_OF_ENDLESS: u64 = 64 << 10;
+/// For hyper to send what it has been given, and the peer to read it.
+const BEFORE_ENDING: Duration = Duration::from_millis(10);
 /// Length 8, type GOAWAY, stream 0; last stream 0, NO_ERROR: no request was served (RFC 9113, section 6.8).
 const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -213,10 +216,9 @@ fn body(script: Script, mut payload: Payload, endings: mpsc::Sender<Ending>) -> 
                 sleep(wait).await;
             }
             let Some(piece) = payload.next(piece_max) else {
-                return match fault {
-                    Some((fault, _)) => never(endings, Ending::Fault(fault)).await,
-                    None => None,
-                };
+                let (fault, _) = fault?;
+                sleep(BEFORE_ENDING).await;
+                return never(endings, Ending::Fault(fault)).await;
             };
             let wait = pace.map(|pace| pace.every).unwrap_or_default();
             Some((Ok::<_, StreamReset>(Frame::data(piece)), (payload, wait)))

@@ -1,294 +1,90 @@
-//! What a request asks of the server: the keys of its query, read once into a [`Script`].
+//! What a request asks of the server: the keys of its query ([`super::keys`]), read once into a [`Script`].
 //!
 //! Knows neither sockets nor time; `http1` and `http2` carry a script out.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::choice::{Encoding, Fault, H2Fault, Lie, Point, Turn};
+use super::keys::{KEYS, key_list, slot};
 use super::value::{self, Pace};
-
-/// Every key: its name, an example of its value, and what it does. The one list behind the parser's test, the answer
-/// to an unknown key, `/_keys` and `--help`.
-pub const KEYS: &[(&str, &str, &str)] = &[
-    ("status", "503", "status code; 200 if not given"),
-    (
-        "latency",
-        "20ms",
-        "wait before the head; a `server-timing` header tells the wait as it was",
-    ),
-    (
-        "head_latency",
-        "20ms",
-        "wait inside the head, after its first line (HTTP/1)",
-    ),
-    ("body_latency", "20ms", "wait between head and body"),
-    ("body", "hello+world", "the body, percent-decoded"),
-    (
-        "size",
-        "64k",
-        "bytes of the body; filler follows what `body` says",
-    ),
-    ("type", "text/html", "content type"),
-    ("header", "x-a:b", "one more header; may be repeated"),
-    (
-        "chunked",
-        "1",
-        "chunked transfer coding instead of a content length (HTTP/1)",
-    ),
-    (
-        "slow",
-        "100b/s",
-        "the body at this rate, up to ten pieces a second",
-    ),
-    ("drip", "1b/100ms", "the body in exactly such pieces"),
-    (
-        "slow_head",
-        "10ms",
-        "the head one byte at a time, or at a pace as in `drip` (HTTP/1)",
-    ),
-    (
-        "redirect",
-        "http://127.0.0.1/x",
-        "redirect there; percent-encode its `?` and `&`",
-    ),
-    ("code", "307", "status code of redirects; 302 if not given"),
-    (
-        "hops",
-        "3",
-        "as many redirects to itself, one fewer each time, then the rest of the script",
-    ),
-    ("loop", "1", "redirect to itself for ever"),
-    (
-        "reset",
-        "body",
-        "TCP reset at that point: accept (nothing answered), head or body (inside it), end (after it)",
-    ),
-    (
-        "close",
-        "head",
-        "connection closed without a word at that point",
-    ),
-    (
-        "hang",
-        "accept",
-        "silence from that point on, until the peer leaves",
-    ),
-    (
-        "connection",
-        "close",
-        "announce the close and close after the answer (HTTP/1)",
-    ),
-    (
-        "lie",
-        "length",
-        "content length: `length` 100 bytes too long, `short` half of the body",
-    ),
-    ("garbage", "1", "1 KiB that is not HTTP"),
-    ("http09", "1", "the bare body, no head (HTTP/1)"),
-    ("headers", "1000", "as many more headers"),
-    (
-        "header_bytes",
-        "64k",
-        "as many bytes in them (in one, without `headers`)",
-    ),
-    ("continue", "3", "as many `100 Continue` first (HTTP/1)"),
-    (
-        "encoding",
-        "gzip",
-        "body encoded as gzip, deflate, br or zstd",
-    ),
-    (
-        "truncate",
-        "1",
-        "only the first half of the encoded body, with a length that agrees",
-    ),
-    (
-        "bomb",
-        "br",
-        "a small body that decodes to 256 MiB of zeros: gzip, deflate, br or zstd",
-    ),
-    ("endless", "1", "a body that never ends"),
-    (
-        "auth",
-        "basic:user:pass",
-        "401 unless the request has it; or bearer:TOKEN",
-    ),
-    (
-        "echo",
-        "1",
-        "the body is the request as JSON: method, target, version, headers, body, sni, port",
-    ),
-    (
-        "flap",
-        "2",
-        "that many requests up, as many down, and again (see `schedule`)",
-    ),
-    (
-        "schedule",
-        "up:3,down:2",
-        "turns, by the count of requests for this path and query: the script holds when down \
-      (503 unless it says else); when up, 200 and only body, size, type, header, encoding and chunked of it",
-    ),
-    (
-        "h2",
-        "goaway",
-        "HTTP/2 only: goaway (without serving the request), or reset of the stream",
-    ),
-];
 
 /// `headers` and `header_bytes` are held in memory; far beyond what any client takes.
 const HEADERS_MAX: u32 = 100_000;
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 
-/// A content coding.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Encoding {
-    /// RFC 1952.
-    Gzip,
-    /// The zlib format, which HTTP calls deflate.
-    Deflate,
-    /// RFC 7932.
-    Brotli,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Encoding {
-    /// As in `content-encoding`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-            Self::Brotli => "br",
-            Self::Zstd => "zstd",
-        }
-    }
-}
-
-/// Where in an answer a fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Point {
-    /// The request has arrived; nothing is answered.
-    Accept,
-    /// Half of the head is sent.
-    Head,
-    /// The head and half of the body are sent.
-    Body,
-    /// The whole answer is sent.
-    End,
-}
-
-/// How a connection ends before its time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// RST, by SO_LINGER 0.
-    Reset,
-    /// FIN; within TLS without `close_notify`.
-    Close,
-    /// Nothing more is sent; ends when the peer leaves.
-    Hang,
-}
-
-/// A content length that is not the body's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lie {
-    /// 100 bytes more than the body has.
-    Long,
-    /// Half of what the body has.
-    Short,
-}
-
-/// What only HTTP/2 can do to a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum H2Fault {
-    /// GOAWAY with last stream 0, then the connection closes.
-    Goaway,
-    /// RST_STREAM.
-    Reset,
-}
-
-/// A run of requests with one outcome.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Turn {
-    /// Whether the endpoint is well.
-    pub up: bool,
-    /// For so many requests, at least one.
-    pub requests: u64,
-}
-
 /// One answer, as asked for. The default is a plain 200.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Script {
+pub(super) struct Script {
     /// `status`.
-    pub status: Option<u16>,
+    pub(super) status: Option<u16>,
     /// `latency`.
-    pub latency: Duration,
+    pub(super) latency: Duration,
     /// `head_latency`.
-    pub head_latency: Duration,
+    pub(super) head_latency: Duration,
     /// `body_latency`.
-    pub body_latency: Duration,
+    pub(super) body_latency: Duration,
     /// `body`.
-    pub body: Option<Bytes>,
+    pub(super) body: Option<Bytes>,
     /// `size`.
-    pub size: Option<u64>,
+    pub(super) size: Option<u64>,
     /// `type`.
-    pub content_type: Option<String>,
+    pub(super) content_type: Option<String>,
     /// `header`, in order.
-    pub extra_headers: Vec<(String, String)>,
+    pub(super) extra_headers: Vec<(String, String)>,
     /// `chunked`.
-    pub chunked: bool,
+    pub(super) chunked: bool,
     /// `slow` or `drip`.
-    pub body_pace: Option<Pace>,
+    pub(super) body_pace: Option<Pace>,
     /// `slow_head`.
-    pub head_pace: Option<Pace>,
+    pub(super) head_pace: Option<Pace>,
     /// `redirect`.
-    pub redirect: Option<String>,
+    pub(super) redirect: Option<String>,
     /// `code`.
-    pub redirect_code: Option<u16>,
+    pub(super) redirect_code: Option<u16>,
     /// `hops`.
-    pub hops: u32,
+    pub(super) hops: u32,
     /// `loop`.
-    pub redirect_loop: bool,
+    pub(super) redirect_loop: bool,
     /// `reset`, `close` or `hang`.
-    pub fault: Option<(Fault, Point)>,
+    pub(super) fault: Option<(Fault, Point)>,
     /// `connection=close`.
-    pub connection_close: bool,
+    pub(super) connection_close: bool,
     /// `lie`.
-    pub lie: Option<Lie>,
+    pub(super) lie: Option<Lie>,
     /// `garbage`.
-    pub garbage: bool,
+    pub(super) garbage: bool,
     /// `http09`.
-    pub http09: bool,
+    pub(super) http09: bool,
     /// `headers`.
-    pub headers: u32,
+    pub(super) headers: u32,
     /// `header_bytes`.
-    pub header_bytes: u32,
+    pub(super) header_bytes: u32,
     /// `continue`.
-    pub continues: u32,
+    pub(super) continues: u32,
     /// `encoding`.
-    pub encoding: Option<Encoding>,
+    pub(super) encoding: Option<Encoding>,
     /// `truncate`.
-    pub truncate: bool,
+    pub(super) truncate: bool,
     /// `bomb`.
-    pub bomb: Option<Encoding>,
+    pub(super) bomb: Option<Encoding>,
     /// `endless`.
-    pub endless: bool,
+    pub(super) endless: bool,
     /// `auth`, as the value that the `authorization` header must have.
-    pub authorization: Option<String>,
+    pub(super) authorization: Option<String>,
     /// `echo`.
-    pub echo: bool,
+    pub(super) echo: bool,
     /// `flap` or `schedule`; empty when there are no turns.
-    pub turns: Vec<Turn>,
+    pub(super) turns: Vec<Turn>,
     /// `h2`.
-    pub h2: Option<H2Fault>,
+    pub(super) h2: Option<H2Fault>,
 }
 
 /// A query that is no script.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ScriptError {
+pub(super) enum ScriptError {
     /// Not one of [`KEYS`].
     #[error("unknown key `{0}`; the keys are:\n{keys}", keys = key_list())]
     UnknownKey(String),
@@ -311,7 +107,7 @@ pub enum ScriptError {
 
 impl Script {
     /// Reads the part of a request's target after `?`.
-    pub fn parse(query: &str) -> Result<Self, ScriptError> {
+    pub(super) fn parse(query: &str) -> Result<Self, ScriptError> {
         let mut script = Self::default();
         let mut seen = HashSet::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -427,11 +223,11 @@ impl Script {
             "code" => self.redirect_code = Some(status(text)?),
             "hops" => self.hops = text.parse().ok()?,
             "loop" => self.redirect_loop = switch(text)?,
-            "reset" => self.fault = Some((Fault::Reset, point(text)?)),
-            "close" => self.fault = Some((Fault::Close, point(text)?)),
-            "hang" => self.fault = Some((Fault::Hang, point(text)?)),
+            "reset" => self.fault = Some((Fault::Reset, Point::named(text)?)),
+            "close" => self.fault = Some((Fault::Close, Point::named(text)?)),
+            "hang" => self.fault = Some((Fault::Hang, Point::named(text)?)),
             "connection" => self.connection_close = (text == "close").then_some(true)?,
-            "lie" => self.lie = Some(lie(text)?),
+            "lie" => self.lie = Some(Lie::named(text)?),
             "garbage" => self.garbage = switch(text)?,
             "http09" => self.http09 = switch(text)?,
             "headers" => self.headers = text.parse().ok().filter(|n| *n <= HEADERS_MAX)?,
@@ -440,9 +236,9 @@ impl Script {
                 self.header_bytes = bytes as u32;
             }
             "continue" => self.continues = text.parse().ok()?,
-            "encoding" => self.encoding = Some(encoding(text)?),
+            "encoding" => self.encoding = Some(Encoding::named(text)?),
             "truncate" => self.truncate = switch(text)?,
-            "bomb" => self.bomb = Some(encoding(text)?),
+            "bomb" => self.bomb = Some(Encoding::named(text)?),
             "endless" => self.endless = switch(text)?,
             "auth" => self.authorization = Some(authorization(text)?),
             "echo" => self.echo = switch(text)?,
@@ -450,32 +246,11 @@ impl Script {
                 let requests = text.parse().ok().filter(|count| *count > 0)?;
                 self.turns = [true, false].map(|up| Turn { up, requests }).into();
             }
-            "schedule" => self.turns = text.split(',').map(turn).collect::<Option<_>>()?,
-            "h2" => self.h2 = Some(h2_fault(text)?),
+            "schedule" => self.turns = text.split(',').map(Turn::parse).collect::<Option<_>>()?,
+            "h2" => self.h2 = Some(H2Fault::named(text)?),
             _ => return None,
         }
         Some(())
-    }
-}
-
-/// All keys with their examples and meanings, one a line.
-pub fn key_list() -> String {
-    let mut list = String::new();
-    for (key, example, meaning) in KEYS {
-        let pair = format!("{key}={example}");
-        // Writing to a string cannot fail.
-        let _ = writeln!(list, "  {pair:<28} {meaning}");
-    }
-    list
-}
-
-/// Keys that set the same thing share a slot.
-fn slot(key: &str) -> &str {
-    match key {
-        "slow" | "drip" => "pace",
-        "reset" | "close" | "hang" => "fault",
-        "flap" | "schedule" => "turns",
-        key => key,
     }
 }
 
@@ -492,59 +267,12 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
-fn point(text: &str) -> Option<Point> {
-    match text {
-        "accept" => Some(Point::Accept),
-        "head" => Some(Point::Head),
-        "body" => Some(Point::Body),
-        "end" => Some(Point::End),
-        _ => None,
-    }
-}
-
-fn lie(text: &str) -> Option<Lie> {
-    match text {
-        "length" => Some(Lie::Long),
-        "short" => Some(Lie::Short),
-        _ => None,
-    }
-}
-
-fn encoding(text: &str) -> Option<Encoding> {
-    match text {
-        "gzip" => Some(Encoding::Gzip),
-        "deflate" => Some(Encoding::Deflate),
-        "br" => Some(Encoding::Brotli),
-        "zstd" => Some(Encoding::Zstd),
-        _ => None,
-    }
-}
-
-fn h2_fault(text: &str) -> Option<H2Fault> {
-    match text {
-        "goaway" => Some(H2Fault::Goaway),
-        "reset" => Some(H2Fault::Reset),
-        _ => None,
-    }
-}
-
 fn authorization(text: &str) -> Option<String> {
     match text.split_once(':')? {
-        ("basic", pair) => Some(format!("Basic {}", super::encode::base64(pair.as_bytes()))),
+        ("basic", pair) => Some(format!("Basic {}", value::base64(pair.as_bytes()))),
         ("bearer", token) => Some(format!("Bearer {token}")),
         _ => None,
     }
-}
-
-fn turn(text: &str) -> Option<Turn> {
-    let (name, requests) = text.split_once(':')?;
-    let up = match name {
-        "up" => true,
-        "down" => false,
-        _ => return None,
-    };
-    let requests = requests.parse().ok().filter(|count| *count > 0)?;
-    Some(Turn { up, requests })
 }
 
 /// Text that cannot end its header line.

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::answer::{Answer, Request};
 use super::http1;
+use super::keys::key_list;
 use super::record::{Recorder, lock};
-use super::script::{Script, ScriptError, key_list};
+use super::script::{Script, ScriptError};
 use super::value;
 
 /// Scripts kept, by query; all are forgotten when it is reached. Runs use a handful; 4 096 of them are a few MB.

@@ -12,9 +12,9 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::certificates::{Authority, CertificateError};
+use super::choice::Fault;
 use super::http1::{fail, garbage};
 use super::record::lock;
-use super::script::Fault;
 use super::variant::Variant;
 
 /// What HTTP/2 is called in ALPN.

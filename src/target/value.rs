@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// Some bytes at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Bytes of one piece, at least 1.
-    pub bytes: u32,
+    pub(super) bytes: u32,
     /// Wait between two pieces.
-    pub every: Duration,
+    pub(super) every: Duration,
 }
 
 /// `20ms`, `1.5s`, `100us`, `2m`: a number and its unit.
@@ -91,6 +91,27 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// RFC 4648, with padding. No crate among the dependencies has it, and `authorization` needs nothing else.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk
+            .iter()
+            .chain([0, 0].iter())
+            .take(3)
+            .fold(0_usize, |group, byte| group << 8 | usize::from(*byte));
+        for sextet in 0..4 {
+            if sextet <= chunk.len() {
+                text.push(ALPHABET[group >> (18 - 6 * sextet) & 63] as char);
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +156,18 @@ mod tests {
     #[test]
     fn percent_decoding_keeps_any_byte() {
         assert_eq!(percent_decoded("a+b%20c%ff%2"), b"a b c\xff%2");
+    }
+
+    #[test]
+    fn base64_pads() {
+        for (plain, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("user:pass", "dXNlcjpwYXNz"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), text);
+        }
     }
 }

@@ -3,7 +3,8 @@
 /// What a client that asks for `NAME.test` (or `anything.NAME.test`) gets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Variant {
-    /// A valid certificate for localhost, 127.0.0.1, ::1 and `*.test`: `good`, and any other name or none.
+    /// `good`: a valid certificate, as all variants' for their own name, one label before it (`a.good.test`), localhost,
+    /// 127.0.0.1 and ::1. Also what a client gets that asks for any other name or none.
     Good,
     /// `expired`: the certificate ended a day ago.
     Expired,

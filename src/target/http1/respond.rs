@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::super::answer::{Answer, Request};
+use super::super::choice::{Fault, Point};
 use super::super::payload::Payload;
-use super::super::script::{Fault, Point, Script};
+use super::super::script::Script;
 use super::super::value::Pace;
 use super::super::wire::Wire;
 

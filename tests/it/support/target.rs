@@ -1,7 +1,5 @@
 //! A target server in the test's process, on a thread of its own: usable from tests with and without a runtime.
 
-use std::time::Duration;
-
 use watcher::target::{Target, TargetOptions};
 
 /// A target on free ports that records; ends when dropped.
@@ -20,15 +18,4 @@ pub(crate) fn target_with(options: TargetOptions) -> Target {
     started
         .expect("a runtime")
         .expect("a target on free ports of 127.0.0.1")
-}
-
-/// Waits up to 10 s for a state.
-pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..1_000 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("not within 10 s: {what}");
 }
