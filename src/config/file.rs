@@ -134,14 +134,12 @@ impl Loading {
             let message = "is empty; write endpoints: and a list of them";
             self.problem(Problem::of("", message).at(name));
         }
-        // Reported already: what else is wrong there follows from it.
-        let known: HashSet<Position> = findings.iter().map(|finding| finding.at).collect();
         for document in &documents {
-            let mut found = self.document(&file, document);
-            found.retain(|finding| !known.contains(&finding.at));
-            findings.append(&mut found);
+            findings.append(&mut self.document(&file, document));
         }
         findings.sort_by_key(|finding| finding.at);
+        // An alias may be read in many places.
+        findings.dedup();
         self.report(&file, findings);
     }
 
@@ -165,8 +163,7 @@ impl Loading {
                     }
                 }
                 _ => {
-                    let message = format!("is {}, a list is expected", node.kind());
-                    reader.found("endpoints", node.at, message);
+                    reader.other_kind("endpoints", node, "a list");
                 }
             },
             None if matches!(document.value, Value::Map(_)) => {

@@ -24,6 +24,8 @@ pub(crate) enum Value {
     Text(String),
     List(Vec<Rc<Node>>),
     Map(Vec<Entry>),
+    /// A scalar that could not be read, and why: told by whoever reads the field, who knows its name.
+    Bad(String),
 }
 
 /// One key of a map.
@@ -61,6 +63,7 @@ impl Node {
             Value::Text(_) => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
+            Value::Bad(_) => "unreadable",
         }
     }
 

@@ -40,11 +40,19 @@ impl Reader {
             }
             Value::Text(text) => Some(text),
             _ => {
-                let message = format!("is {}, a single value is expected", node.kind());
-                self.found(path, node.at, message);
+                self.other_kind(path, node, "a single value");
                 None
             }
         }
+    }
+
+    /// The node is not what its field takes.
+    pub(crate) fn other_kind(&mut self, path: &str, node: &Node, expected: &str) {
+        let message = match &node.value {
+            Value::Bad(message) => message.clone(),
+            _ => format!("is {}, {expected} is expected", node.kind()),
+        };
+        self.found(path, node.at, message);
     }
 
     /// The text of a single value, as what `parse` makes of it.
@@ -94,8 +102,7 @@ impl Reader {
         match &node.value {
             Value::Map(entries) => entries,
             _ => {
-                let message = format!("is {}, a map is expected", node.kind());
-                self.found(path, node.at, message);
+                self.other_kind(path, node, "a map");
                 &[]
             }
         }

@@ -54,6 +54,11 @@ pub(crate) fn parse(text: &str) -> Result<Target, String> {
             host.len()
         ));
     }
+    // Browsers take `{` in a host; no name server does, and it is a variable that was not put in.
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !host.starts_with('[') && !host.chars().all(is_name) {
+        return Err(format!("{} has a host that is not a name", quoted()));
+    }
     let port = match url.port_or_known_default() {
         Some(port) if port > 0 => port,
         _ => {
@@ -99,7 +104,9 @@ fn split_scheme(text: &str) -> Result<(&str, &str), String> {
 /// `text` for a message: short, and without a user and password, which may be real ones.
 pub(crate) fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
-    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    let end = text[start..]
+        .find(['/', '?', '#'])
+        .map_or(text.len(), |at| start + at);
     match text[start..end].rfind('@') {
         Some(at) => shortened(&format!("{}…{}", &text[..start], &text[start + at..])),
         None => shortened(text),
@@ -123,47 +130,83 @@ mod tests {
     use super::parse;
     use expect_test::{Expect, expect};
 
-    fn check(text: &str, expected: Expect) {
-        let shown = match parse(text) {
-            Ok(target) => format!("{target} → {}:{}", target.host, target.port),
-            Err(message) => format!("refused: {message}"),
-        };
-        expected.assert_eq(&shown);
+    fn check(texts: &[&str], expected: Expect) {
+        let answers = texts.iter().map(|text| match parse(text) {
+            Ok(target) => format!("{target} → {}:{}\n", target.host, target.port),
+            Err(message) => format!("refused: {message}\n"),
+        });
+        expected.assert_eq(&answers.collect::<String>());
     }
 
     #[test]
     fn urls_that_are_probed() {
-        check("https://example.com", expect!["https://example.com/ → example.com:443"]);
-        check("HTTP://Example.COM:8080/a/../b?q=1&r=ü#part", expect!["http://example.com:8080/b?q=1&r=%C3%BC → example.com:8080"]);
-        check("http://bücher.example/ä", expect!["http://xn--bcher-kva.example/%C3%A4 → xn--bcher-kva.example:80"]);
-        check("http://[2001:db8::1]:81/", expect!["http://[2001:db8::1]:81/ → [2001:db8::1]:81"]);
-        check("http://0x7f.1/", expect!["http://127.0.0.1/ → 127.0.0.1:80"]);
-        check("https://example.com:443/#", expect!["https://example.com/ → example.com:443"]);
-        check(" https://example.com/a b ", expect!["https://example.com/a%20b → example.com:443"]);
+        check(
+            &[
+                "https://example.com",
+                "HTTP://Example.COM:8080/a/../b?q=1&r=ü#part",
+                "http://bücher.example/ä",
+                "http://[2001:db8::1]:81/",
+                "http://0x7f.1/",
+                "https://example.com:443/#",
+                " https://example.com/a b ",
+            ],
+            expect![[r#"
+                https://example.com/ → example.com:443
+                http://example.com:8080/b?q=1&r=%C3%BC → example.com:8080
+                http://xn--bcher-kva.example/%C3%A4 → xn--bcher-kva.example:80
+                http://[2001:db8::1]:81/ → [2001:db8::1]:81
+                http://127.0.0.1/ → 127.0.0.1:80
+                https://example.com/ → example.com:443
+                https://example.com/a%20b → example.com:443
+            "#]],
+        );
     }
 
     #[test]
     fn urls_that_are_refused() {
-        check("", expect!["refused: is empty; write e.g. https://example.com/"]);
-        check("example.com", expect!["refused: `example.com` does not start with http:// or https://; write the whole URL"]);
-        check("ftp://example.com/", expect!["refused: `ftp://example.com/` has the scheme ftp; only http and https are probed"]);
-        check("file:///etc/passwd", expect!["refused: `file:///etc/passwd` has the scheme file; only http and https are probed"]);
-        check("http://", expect!["refused: `http://` has no host; write http://host/"]);
-        check("http:///path", expect!["refused: `http:///path` has no host; write http://host/"]);
-        check("http://:80/", expect!["refused: `http://:80/` has no host; write http://host/"]);
-        check("http://example.com:0/", expect!["refused: `http://example.com:0/` has port 0, which nothing can listen on; write the real port, or leave it out"]);
-        check("http://example.com:70000/", expect!["refused: `http://example.com:70000/` has no valid port; 1 to 65535 are"]);
-        check("http://user:secret@example.com/", expect!["refused: contains a user or password, which would be stored in plain text; use auth: {basic: {user, secret_ref}} instead"]);
-        check("ftp://user:secret@example.com/", expect![]);
-        check("user:secret@example.com", expect![]);
-        check("http://user:secret@example.com:0/", expect![]);
-        check("http://exa mple.com/", expect!["refused: `http://exa mple.com/` is not a URL: invalid international domain name"]);
-        check("http://[::1/", expect!["refused: `http://[::1/` is not a URL: invalid IPv6 address"]);
-        check("http://example.com/\0", expect![[r#"refused: contains the control character \u{0}; remove it or write it as %00"#]]);
-        check("http://example.com/\r\nX-Y: z", expect![[r#"refused: contains the control character \u{d}; remove it or write it as %0D"#]]);
         check(
-            &format!("http://example.com/{}", "x".repeat(1 << 20)),
-            expect!["refused: is 1048595 bytes long (`http://example.com/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… (1048595 bytes)`); at most 8192 are sent"],
+            &[
+                "",
+                "example.com",
+                "ftp://example.com/",
+                "file:///etc/passwd",
+                "http://",
+                "http:///path",
+                "http://:80/",
+                "http://example.com:0/",
+                "http://example.com:70000/",
+                "http://user:secret@example.com/",
+                "ftp://user:secret@example.com/",
+                "user:secret@example.com",
+                "http://user:secret@example.com:0/",
+                "http://exa mple.com/",
+                "http://[::1/",
+                "http://${HOST}/",
+                "http://example.com/\0",
+                "http://example.com/\r\nX-Y: z",
+                &format!("http://example.com/{}", "x".repeat(1 << 20)),
+            ],
+            expect![[r#"
+                refused: is empty; write e.g. https://example.com/
+                refused: `example.com` does not start with http:// or https://; write the whole URL
+                refused: `ftp://example.com/` has the scheme ftp; only http and https are probed
+                refused: `file:///etc/passwd` has the scheme file; only http and https are probed
+                refused: `http://` has no host; write http://host/
+                refused: `http:///path` has no host; write http://host/
+                refused: `http://:80/` has no host; write http://host/
+                refused: `http://example.com:0/` has port 0, which nothing can listen on; write the real port, or leave it out
+                refused: `http://example.com:70000/` has no valid port; 1 to 65535 are
+                refused: contains a user or password, which would be stored in plain text; use auth: {basic: {user, secret_ref}} instead
+                refused: `ftp://…@example.com/` has the scheme ftp; only http and https are probed
+                refused: `…@example.com` does not start with http:// or https://; write the whole URL
+                refused: contains a user or password, which would be stored in plain text; use auth: {basic: {user, secret_ref}} instead
+                refused: `http://exa mple.com/` is not a URL: invalid international domain name
+                refused: `http://[::1/` is not a URL: invalid IPv6 address
+                refused: `http://${HOST}/` has a host that is not a name
+                refused: contains the control character \u{0}; remove it or write it as %00
+                refused: contains the control character \u{d}; remove it or write it as %0D
+                refused: `http://example.com/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… (1048595 bytes)` is too long; at most 8192 bytes are sent
+            "#]],
         );
     }
 }

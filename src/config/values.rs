@@ -238,15 +238,6 @@ pub(crate) fn written_millis(millis: i32) -> String {
     }
 }
 
-/// Bytes as [`byte_count`] reads them: `1MiB`, `1500`.
-pub(crate) fn written_bytes(bytes: u32) -> String {
-    match bytes {
-        n if n > 0 && n % (1 << 20) == 0 => format!("{}MiB", n >> 20),
-        n if n > 0 && n % (1 << 10) == 0 => format!("{}KiB", n >> 10),
-        n => n.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

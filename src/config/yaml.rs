@@ -15,8 +15,8 @@ use super::values::shortened;
 /// Deeper nesting than any endpoint needs; bounds the recursion of whoever walks the tree.
 const DEPTH_MAX: usize = 32;
 
-/// The documents of `text`. Findings are duplicate keys, variables that are not set and, as the last, a syntax error;
-/// after a syntax error there are no documents.
+/// The documents of `text`. Findings are duplicate keys and, as the last, a syntax error, after which there are no
+/// documents. A variable that is not set is found when its field is read.
 pub(crate) fn documents(text: &str, variables: Variables) -> (Vec<Node>, Vec<Finding>) {
     let mut builder = Builder {
         variables,
@@ -45,6 +45,10 @@ fn position(mark: &Marker) -> Position {
         line: u32::try_from(mark.line()).unwrap_or(u32::MAX),
         column: u32::try_from(mark.col() + 1).unwrap_or(u32::MAX),
     }
+}
+
+fn is_null(plain: &str) -> bool {
+    matches!(plain, "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// A list or map whose end has not come yet.
@@ -110,19 +114,10 @@ impl Builder<'_> {
         if self.awaits_key() {
             return self.key(text, at);
         }
-        let text = match substitute(text, self.variables) {
-            Ok(text) => text,
-            Err(message) => {
-                let path = self.path();
-                self.reader.found(&path, at, message);
-                text.into()
-            }
-        };
-        let absent = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-        let value = if absent {
-            Value::Null
-        } else {
-            Value::Text(text.into_owned())
+        let value = match substitute(text, self.variables) {
+            Ok(text) if plain && is_null(&text) => Value::Null,
+            Ok(text) => Value::Text(text.into_owned()),
+            Err(message) => Value::Bad(message),
         };
         self.finish(Node::new(value, at), anchor)
     }

@@ -28,11 +28,15 @@ fn yaml(text: &str, expected: Expect) {
     expected.assert_eq(&shown(&from_yaml("f.yaml", text, &variables)));
 }
 
-/// One endpoint with `field`, which is refused.
-fn field(field: &str, expected: Expect) {
-    let field = field.replace('\n', "\n  ");
-    let text = format!("endpoints:\n- name: a\n  url: http://h/\n  {field}\n");
-    expected.assert_eq(&shown(&from_yaml("f.yaml", &text, &variables)));
+/// What one endpoint with each of `fields` gets.
+fn fields(fields: &[&str], expected: Expect) {
+    let mut lines = String::new();
+    for field in fields {
+        let text = format!("endpoints:\n- name: a\n  url: http://h/\n  {field}\n");
+        let answer = shown(&from_yaml("f.yaml", &text, &variables));
+        lines += &format!("{}\n", answer.replace("f.yaml:4:", ""));
+    }
+    expected.assert_eq(&lines);
 }
 
 fn csv(text: &str, expected: Expect) {
@@ -41,94 +45,149 @@ fn csv(text: &str, expected: Expect) {
 
 #[test]
 fn columns_out_of_range() {
-    field("interval: 4", expect!["f.yaml:4:13: interval: 4 s is outside 5–300 s; choose one in between"]);
-    field("interval: 301s", expect!["f.yaml:4:13: interval: 301 s is outside 5–300 s; choose one in between"]);
-    field("interval: 2500ms", expect!["f.yaml:4:13: interval: `2500ms` is not a whole number of seconds"]);
-    field("interval: soon", expect!["f.yaml:4:13: interval: `soon` is not a duration; write e.g. 30s, 250ms or 1m30s"]);
-    field("interval: [5]", expect!["f.yaml:4:13: interval: is a list, a single value is expected"]);
-    field("timeout: 61s", expect!["f.yaml:4:12: timeout: 61s is longer than the interval of 60 s; shorten it or lengthen the interval"]);
-    field("timeout: 0", expect!["f.yaml:4:12: timeout: must be longer than 0 ms; leave it out for 10 s or the interval"]);
-    field("degraded_after: -1s", expect!["f.yaml:4:19: degraded_after: must be longer than 0 ms; leave it out to have no limit"]);
-    field("cert_warn: soon", expect!["f.yaml:4:14: cert_warn: `soon` is not a number of days; write e.g. 14d"]);
-    field("cert_warn: 4000d", expect!["f.yaml:4:14: cert_warn: is outside 0–3650 days; choose one in between"]);
-    field("enabled: maybe", expect!["f.yaml:4:12: enabled: `maybe` is neither true nor false"]);
-    field("kind: smtp", expect!["f.yaml:4:9: kind: `smtp` is unknown; known is http"]);
-    field("locations: []", expect!["f.yaml:4:14: locations: is empty; leave it out to probe from everywhere, or use enabled: false"]);
-    field("tags: {a: b}", expect!["f.yaml:4:9: tags: is a map, a single value is expected"]);
-    field("group: \"a\\u0007\"", expect![[r#"f.yaml:4:10: group: contains the control character \u{7}; remove it"#]]);
-    field("id: 0", expect!["f.yaml:4:7: id: `0` is not a whole number from 1 to 9223372036854775807"]);
-}
-
-#[test]
-fn patterns_that_do_not_compile() {
-    field("regex: '(open'", expect!["f.yaml:4:10: regex: `(open` does not compile: unclosed group"]);
-    field("regex_not: '[z-a]'", expect!["f.yaml:4:14: regex_not: `[z-a]` does not compile: invalid character class range, the start must be <= the end"]);
-}
-
-#[test]
-fn settings_that_are_refused() {
-    field("method: G T", expect!["f.yaml:4:11: method: `G T` is not a method; write e.g. GET, HEAD or POST"]);
-    field("method: CONNECT", expect!["f.yaml:4:11: method: CONNECT opens a tunnel and cannot be probed; use another method"]);
-    field("headers: {\"a b\": c}", expect!["f.yaml:4:13: headers.a b: is not a header name; remove what is not a letter, digit or -"]);
-    field("headers: {Content-Length: 1}", expect!["f.yaml:4:13: headers.Content-Length: is set by the agent itself; remove it"]);
-    field("headers: {Authorization: Bearer abc}", expect!["f.yaml:4:28: headers.Authorization: would be stored in plain text; use auth:, or {secret_ref: env:NAME} as its value"]);
-    field("headers: {X-A: \"a\\r\\nb\"}", expect!["f.yaml:4:18: headers.X-A: contains a line break or control character; remove it"]);
-    field("headers: {X-A: 1, x-a: 2}", expect!["f.yaml:4:21: headers.x-a: is given twice (case does not matter); remove one"]);
-    field("expected_status: [200, 2xx, 299-200]", expect![[r#"
-        f.yaml:4:26: expected_status: `2xx` is not a status or a range of them; write e.g. 301 or 200-299
-        f.yaml:4:31: expected_status: `299-200` is empty; write 200-299"#]]);
-    field("expected_status: []", expect!["f.yaml:4:20: expected_status: is empty; write e.g. [200-299]"]);
-    field("auth: {basic: {user: u}}", expect!["f.yaml:4:17: auth.basic.secret_ref: is missing; write env:NAME or file:/path"]);
-    field("auth: {basic: {user: u, password: hunter2}}", expect![[r#"
-        f.yaml:4:17: auth.basic.secret_ref: is missing; write env:NAME or file:/path
-        f.yaml:4:27: auth.basic.password: unknown key; known are user, secret_ref"#]]);
-    field("auth: {bearer: {secret_ref: hunter2}}", expect!["f.yaml:4:31: auth.bearer.secret_ref: is not a reference to a secret; write env:NAME or file:/path"]);
-    field("auth: {bearer: {secret_ref: env:DATABASE_URL}}", expect!["f.yaml:4:31: auth.bearer.secret_ref: env:DATABASE_URL is the agent's own and is not given to endpoints; use a variable made for this"]);
-    field("auth: {bearer: {secret_ref: file:relative}}", expect!["f.yaml:4:31: auth.bearer.secret_ref: names no absolute path; write file:/path"]);
-    field("auth: {}", expect!["f.yaml:4:9: auth: is empty; write basic: {user, secret_ref} or bearer: {secret_ref}"]);
-    field("auth: hunter2", expect!["f.yaml:4:9: auth: is a single value, a map is expected"]);
-    field("redirects: many", expect!["f.yaml:4:14: redirects: `many` is not a whole number from 0 to 20, or none"]);
-    field("redirects: 21", expect!["f.yaml:4:14: redirects: `21` is not a whole number from 0 to 20, or none"]);
-    field("connect_to: example.com", expect!["f.yaml:4:15: connect_to: `example.com` is not an address; write e.g. 192.0.2.1, 192.0.2.1:8080 or [2001:db8::1]:8080"]);
-    field("connect_to: 10.0.0.1:0", expect!["f.yaml:4:15: connect_to: has port 0; write the port to dial, or leave it out"]);
-    field("connect_to: 10.0.0.1\nip_family: 6", expect!["f.yaml:4:15: connect_to: 10.0.0.1 is not of the ip_family asked for; drop one"]);
-    field("ip_family: 5", expect!["f.yaml:4:14: ip_family: `5` is unknown; write one of any, 4, 6"]);
-    field("http_version: 3", expect!["f.yaml:4:17: http_version: `3` is unknown; write one of auto, 1.1, 2"]);
-    field("connection: keep", expect!["f.yaml:4:15: connection: `keep` is unknown; write one of fresh, reuse"]);
-    field("dns: none", expect!["f.yaml:4:8: dns: `none` is unknown; write one of cached, fresh"]);
-    field("body_bytes_max: 1GiB", expect!["f.yaml:4:19: body_bytes_max: `1GiB` is outside 1 byte to 64MiB"]);
-    field("tls: {server_name: 'a b'}", expect!["f.yaml:4:22: tls.server_name: `a b` is not a host name or address"]);
-    field("tls: {ca: /etc/ca.pem}", expect!["f.yaml:4:13: tls.ca: is neither PEM text nor file:/path"]);
-    field("tls: {client_key: env:KEY}", expect!["f.yaml:4:21: tls.client_cert: is missing beside client_key; add it"]);
-    field("tls: {verify: false}", expect!["f.yaml:4:9: tls.verify: unknown key; known are server_name, ca, client_cert, client_key, insecure_skip_verify, session_resumption"]);
-    field(
-        "tls: {ca: \"-----BEGIN CERTIFICATE-----\\n!!\\n-----END CERTIFICATE-----\"}",
-        expect!["f.yaml:4:13: tls.ca: holds PEM text that is damaged"],
+    fields(
+        &[
+            "interval: 4",
+            "interval: 301s",
+            "interval: 2500ms",
+            "interval: soon",
+            "interval: [5]",
+            "timeout: 61s",
+            "timeout: 0",
+            "degraded_after: -1s",
+            "cert_warn: soon",
+            "cert_warn: 4000d",
+            "enabled: maybe",
+            "kind: smtp",
+            "locations: []",
+            "tags: {a: b}",
+            r#"group: "a\u0007""#,
+            "id: 0",
+        ],
+        expect![[r#"
+            13: interval: 4 s is outside 5–300 s; choose one in between
+            13: interval: 301 s is outside 5–300 s; choose one in between
+            13: interval: `2500ms` is not a whole number of seconds
+            13: interval: `soon` is not a duration; write e.g. 30s, 250ms or 1m30s
+            13: interval: is a list, a single value is expected
+            12: timeout: 61s is longer than the interval of 60 s; shorten it or lengthen the interval
+            12: timeout: must be longer than 0 ms; leave it out for 10 s or the interval
+            19: degraded_after: must be longer than 0 ms; leave it out to have no limit
+            14: cert_warn: `soon` is not a number of days; write e.g. 14d
+            14: cert_warn: is outside 0–3650 days; choose one in between
+            12: enabled: `maybe` is neither true nor false
+            9: kind: `smtp` is unknown; known is http
+            14: locations: is empty; leave it out to probe from everywhere, or use enabled: false
+            9: tags: is a map, a single value is expected
+            10: group: contains the control character \u{7}; remove it
+            7: id: `0` is not a whole number from 1 to 9223372036854775807
+        "#]],
     );
 }
 
 #[test]
-fn urls_that_are_refused() {
-    for (url, expected) in [
-        ("ftp://h/", expect![[r#"
-            f.yaml:2:18: url: `ftp://h/` has the scheme ftp; only http and https are probed
-            ok b http://b/ 60s"#]]),
-        ("http://", expect![[r#"
-            f.yaml:2:18: url: `http://` has no host; write http://host/
-            ok b http://b/ 60s"#]]),
-        ("http://h:0/", expect![[r#"
-            f.yaml:2:18: url: `http://h:0/` has port 0, which nothing can listen on; write the real port, or leave it out
-            ok b http://b/ 60s"#]]),
-        ("http://u:p@h/", expect![[r#"
-            f.yaml:2:18: url: contains a user or password, which would be stored in plain text; use auth: {basic: {user, secret_ref}} instead
-            ok b http://b/ 60s"#]]),
-        ("\"http://h/\\0\"", expect![[r#"
+fn patterns_that_do_not_compile() {
+    fields(
+        &["regex: '(open'", "regex_not: '[z-a]'"],
+        expect![[r#"
+        10: regex: `(open` is refused: Parsing error at position 5: Opening parenthesis without closing parenthesis
+        14: regex_not: `[z-a]` is refused: Error compiling regex: Regex error: error parsing pattern 0
+    "#]],
+    );
+}
+
+#[test]
+fn settings_that_are_refused() {
+    fields(
+        &[
+            "method: G T",
+            "method: CONNECT",
+            "redirects: many",
+            "redirects: 21",
+            "connect_to: example.com",
+            "connect_to: 10.0.0.1:0",
+            "connect_to: 10.0.0.1\n  ip_family: 6",
+            "ip_family: 5",
+            "http_version: 3",
+            "connection: keep",
+            "dns: none",
+            "body_bytes_max: 1GiB",
+            "expected_status: [200, 2xx, 299-200]",
+            "expected_status: []",
+        ],
+        expect![[r#"
+            11: method: `G T` is not a method; write e.g. GET, HEAD or POST
+            11: method: CONNECT opens a tunnel and cannot be probed; use another method
+            14: redirects: `many` is not a whole number from 0 to 20, or none
+            14: redirects: `21` is not a whole number from 0 to 20, or none
+            15: connect_to: `example.com` is not an address; write e.g. 192.0.2.1, 192.0.2.1:8080 or [2001:db8::1]:8080
+            15: connect_to: has port 0; write the port to dial, or leave it out
+            15: connect_to: 10.0.0.1 is not of the ip_family asked for; drop one
+            14: ip_family: `5` is unknown; write one of any, 4, 6
+            17: http_version: `3` is unknown; write one of auto, 1.1, 2
+            15: connection: `keep` is unknown; write one of fresh, reuse
+            8: dns: `none` is unknown; write one of cached, fresh
+            19: body_bytes_max: `1GiB` is outside 1 byte to 64MiB
+            26: expected_status: `2xx` is not a status or a range of them; write e.g. 301 or 200-299
+            31: expected_status: `299-200` is empty; write 200-299
+            20: expected_status: is empty; write e.g. [200-299]
+        "#]],
+    );
+}
+
+#[test]
+fn headers_credentials_and_tls_that_are_refused() {
+    fields(
+        &[
+            r#"headers: {"a b": c}"#,
+            "headers: {Content-Length: 1}",
+            "headers: {Authorization: Bearer hunter2}",
+            r#"headers: {X-A: "a\r\nb"}"#,
+            "headers: {X-A: 1, x-a: 2}",
+            "auth: {basic: {user: u}}",
+            "auth: {basic: {user: u, password: hunter2}}",
+            "auth: {bearer: {secret_ref: hunter2}}",
+            "auth: {bearer: {secret_ref: env:DATABASE_URL}}",
+            "auth: {bearer: {secret_ref: file:relative}}",
+            "auth: {}",
+            "auth: hunter2",
+            "tls: {server_name: 'a b'}",
+            "tls: {ca: /etc/ca.pem}",
+            "tls: {client_key: env:KEY}",
+            "tls: {verify: false}",
+            r#"tls: {ca: "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----"}"#,
+        ],
+        expect![[r#"
+            13: headers.a b: is not a header name; remove what is not a letter, digit or -
+            13: headers.Content-Length: is set by the agent itself; remove it
+            28: headers.Authorization: would be stored in plain text; use auth:, or {secret_ref: env:NAME} as its value
+            18: headers.X-A: contains a line break or control character; remove it
+            21: headers.x-a: is given twice (case does not matter); remove one
+            17: auth.basic.secret_ref: is missing; write env:NAME or file:/path
+            17: auth.basic.secret_ref: is missing; write env:NAME or file:/path
+            27: auth.basic.password: unknown key; known are user, secret_ref
+            31: auth.bearer.secret_ref: is not a reference to a secret; write env:NAME or file:/path
+            31: auth.bearer.secret_ref: env:DATABASE_URL is the agent's own and is not given to endpoints; use a variable made for this
+            31: auth.bearer.secret_ref: names no absolute path; write file:/path
+            9: auth: is empty; write basic: {user, secret_ref} or bearer: {secret_ref}
+            9: auth: is a single value, a map is expected
+            22: tls.server_name: `a b` is not a host name or address
+            13: tls.ca: is neither PEM text nor file:/path
+            21: tls.client_cert: is missing beside client_key; add it
+            9: tls.verify: unknown key; known are server_name, ca, client_cert, client_key, insecure_skip_verify, session_resumption
+            13: tls.ca: holds PEM text that is damaged
+        "#]],
+    );
+}
+
+#[test]
+fn a_bad_url_leaves_its_neighbour_alone() {
+    yaml(
+        "endpoints:\n- {name: a, url: \"http://h/\\0\"}\n- {name: b, url: http://b/}",
+        expect![[r#"
             f.yaml:2:18: url: contains a NUL character; remove it
-            ok b http://b/ 60s"#]]),
-    ] {
-        let text = format!("endpoints:\n- {{name: a, url: {url}}}\n- {{name: b, url: http://b/}}");
-        expected.assert_eq(&shown(&from_yaml("f.yaml", &text, &variables)));
-    }
+            ok b http://b/ 60s"#]],
+    );
 }
 
 #[test]
@@ -168,24 +227,45 @@ extra: 1
             f.yaml:13:3: name: is missing; name it, so that it is found again when the file changes
             f.yaml:14:3: is a single value, a map is expected
             f.yaml:18:8: url: variable NOWHERE is not set; set it, or give a default as ${NOWHERE:-value}
-            f.yaml:22:1: extra: unknown key; known are defaults, endpoints"#]],
+            f.yaml:22:1: extra: unknown key; known are defaults, endpoints
+            f.yaml:15:3: name: `good` is already given at f.yaml:6:3; rename or remove one
+            ok good https://example.com/ 30s
+            ok also good http://h/ 60s"#]],
     );
 }
 
 #[test]
 fn files_that_hold_no_list_of_endpoints() {
-    yaml("", expect!["f.yaml: is empty; write endpoints: and a list of them"]);
-    yaml("# nothing\n", expect!["f.yaml: is empty; write endpoints: and a list of them"]);
-    yaml("endpoints:\n", expect!["f.yaml:1:10: endpoints: is nothing, a list is expected"]);
-    yaml("endpoints: []\n", expect![]);
-    yaml("- name: a\n", expect!["f.yaml:1:1: is a list, a map is expected"]);
-    yaml("defaults: {}\n", expect!["f.yaml:1:1: endpoints: is missing; write a list of endpoints"]);
-    yaml("endpoints: [\n", expect!["f.yaml:1:12: is not YAML: "]);
-    yaml("endpoints:\n\t- name: a\n", expect!["f.yaml:2:2: is not YAML: "]);
-    yaml("endpoints: *missing\n", expect!["f.yaml:1:12: is not YAML: "]);
-    yaml("? [a]\n: b\n", expect!["f.yaml:1:3: is not YAML: a key must be a single value"]);
-    yaml(&"[".repeat(200), expect!["f.yaml:1:200: is not YAML: "]);
-    yaml(&"- ".repeat(100), expect!["f.yaml:1:65: is not YAML: nested too deeply"]);
+    let nested = ["[".repeat(200), "- ".repeat(100)];
+    let texts = [
+        "",
+        "# nothing\n",
+        "endpoints:\n",
+        "endpoints: []\n",
+        "- name: a\n",
+        "defaults: {}\n",
+        "endpoints: [\n",
+        "endpoints:\n\t- name: a\n",
+        "endpoints: *missing\n",
+        "? [a]\n: b\n",
+        &nested[0],
+        &nested[1],
+    ];
+    let answers = texts.map(|text| shown(&from_yaml("f.yaml", text, &variables)));
+    expect![[r#"
+        f.yaml: is empty; write endpoints: and a list of them
+        f.yaml: is empty; write endpoints: and a list of them
+        f.yaml:1:10: endpoints: is empty, a list is expected
+
+        f.yaml:1:1: is a list, a map is expected
+        f.yaml:1:1: endpoints: is missing; write a list of endpoints
+        f.yaml:1:12: is not YAML: unclosed bracket '['
+        f.yaml:2:2: is not YAML: tabs disallowed within this context (block indentation)
+        f.yaml:1:12: is not YAML: while parsing node, found unknown anchor
+        f.yaml:1:3: is not YAML: a key must be a single value
+        f.yaml:1:200: is not YAML: unclosed bracket '['
+        f.yaml:1:65: is not YAML: nested too deeply"#]]
+    .assert_eq(&answers.join("\n"));
 }
 
 #[test]
@@ -226,13 +306,19 @@ fn an_alias_bomb_is_an_ordinary_file() {
         text += &format!("x-{level}: &a{level} [*a{below}, *a{below}]\n");
     }
     text += "endpoints: [{name: a, url: http://h/, tags: *a59}]\n";
-    yaml(&text, expect!["f.yaml:59:12: tags: is a list, a single value is expected"]);
+    yaml(
+        &text,
+        expect!["f.yaml:59:12: tags: is a list, a single value is expected"],
+    );
 }
 
 #[test]
 fn a_variable_is_one_value_whatever_it_holds() {
     let text = "endpoints:\n- name: \"${HOSTILE}\"\n  url: http://h/\n";
-    yaml(text, expect![[r#"f.yaml:2:9: name: contains the control character \u{a}; remove it"#]]);
+    yaml(
+        text,
+        expect![[r#"f.yaml:2:9: name: contains the control character \u{a}; remove it"#]],
+    );
     yaml(
         "endpoints:\n- name: a\n  url: http://h/\n  timeout: ${T:-5}\n  regex: ${EMPTY}\n  body: $${HOST}$",
         expect!["ok a http://h/ 60s"],
@@ -267,15 +353,23 @@ fn csv_lines() {
 
 #[test]
 fn csv_headers() {
-    csv("name,adress\n", expect![[r#"
+    let texts: [&[u8]; 6] = [
+        b"name,adress\n",
+        b"url,url\nhttp://h/,http://h/\n",
+        b"url,redirects.max\n",
+        b"",
+        b"\xef\xbb\xbfurl\nhttp://h/\n",
+        b"name,url\n\xe9,http://h/\n",
+    ];
+    let answers = texts.map(|text| shown(&from_csv("f.csv", text)));
+    expect![[r#"
         f.csv:1: adress: unknown key; known are id, name, group, tags, kind, url, interval, timeout, degraded_after, cert_warn, regex, regex_not, locations, enabled, method, headers, body, expected_status, auth, redirects, connect_to, ip_family, http_version, tls, connection, dns, body_bytes_max, settings
-        f.csv:1: url: is missing in the header line; name the columns there, e.g. name,url,interval"#]]);
-    csv("url,url\nhttp://h/,http://h/\n", expect!["f.csv:1: url: is given twice; remove one column"]);
-    csv("url,redirects.max\n", expect!["f.csv:1: redirects.max: unknown key; did you mean `redirects`?"]);
-    csv("", expect!["f.csv:1: url: is missing in the header line; name the columns there, e.g. name,url,interval"]);
-    csv("\u{feff}url\nhttp://h/\n", expect!["ok http://h/ http://h/ 60s"]);
-    let latin1: &[u8] = b"name,url\n\xe9,http://h/\n";
-    expect!["f.csv:2: name: is not UTF-8; save the file as UTF-8"].assert_eq(&shown(&from_csv("f.csv", latin1)));
+        f.csv:1: url: is missing in the header line; name the columns there, e.g. name,url,interval
+        f.csv:1: url: is given twice; remove one column
+        f.csv:1: redirects.max: unknown key; did you mean `redirects`?
+        f.csv:1: url: is missing in the header line; name the columns there, e.g. name,url,interval
+        ok http://h/ http://h/ 60s
+        f.csv:2: name: is not UTF-8; save the file as UTF-8"#]].assert_eq(&answers.join("\n"));
 }
 
 const EVERYTHING: &str = r#"
@@ -294,7 +388,7 @@ endpoints:
   enabled: false
   method: post
   headers: {X-A: [1, 2], X-Key: {secret_ref: "env:KEY"}, X-Long: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb ccccccccccccccccccccccccccccc"}
-  body: "  {\"a\": 1}\n\n# b \n"
+  body: "  {\"a\": 1}\n# b \n"
   expected_status: [200-299, 301, 250-300]
   auth: {basic: {user: u, secret_ref: file:/run/secrets/p}}
   redirects: none
@@ -352,7 +446,6 @@ fn what_is_exported_is_read_back() {
               user: u
           body: |2
               {"a": 1}
-    
             # b 
           body_bytes_max: 65536
           connect_to: "[2001:db8::1]:8080"
@@ -379,7 +472,8 @@ fn what_is_exported_is_read_back() {
             session_resumption: false
         - name: plain
           url: http://h/
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     let again = from_yaml("again.yaml", &text, &|_| None);
     assert_eq!(again.problems, []);
     let read: Vec<_> = again.endpoints.into_iter().map(|l| l.definition).collect();
@@ -395,4 +489,123 @@ fn what_is_exported_is_read_back() {
     assert_eq!(again.problems, []);
     let read: Vec<_> = again.endpoints.into_iter().map(|l| l.definition).collect();
     assert_eq!(read, wanted);
+}
+
+mod round_trip {
+    use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
+
+    use super::{CsvWriter, YamlWriter, from_csv, from_yaml};
+    use crate::config::Definition;
+
+    /// Texts that YAML, CSV and variables are at odds with.
+    fn text() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "a",
+            "${",
+            "}",
+            "$",
+            "$$",
+            ":",
+            ": ",
+            "#",
+            " #",
+            "\n",
+            "\t",
+            " ",
+            "- ",
+            "'",
+            "\"",
+            ",",
+            ";",
+            "[",
+            "]",
+            "{",
+            "&",
+            "*",
+            "!",
+            "|",
+            ">",
+            "%",
+            "@",
+            "`",
+            "~",
+            "null",
+            "yes",
+            "0x1f",
+            "1e3",
+            ".",
+            "---",
+            "...",
+            "<<",
+            "é",
+            "\u{1f600}",
+            "\u{85}",
+            "\u{2028}",
+            "\r",
+            "\\",
+            "=",
+        ]);
+        prop::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        text().prop_filter_map("a name", |text| {
+            let name: String = text.chars().filter(|c| !c.is_control()).collect();
+            let name = name.trim().to_owned();
+            (!name.is_empty()).then_some(name)
+        })
+    }
+
+    fn definition() -> impl Strategy<Value = Definition> {
+        let names = prop::collection::btree_set(name(), 0..3)
+            .prop_map(|names| names.into_iter().collect::<Vec<_>>());
+        (
+            (name(), prop::option::of(name()), names),
+            (5..=300_i32, prop::option::of(1..=5_000_i32), any::<bool>()),
+            (prop::option::of(text()), prop::option::of(text())),
+        )
+            .prop_map(
+                |((name, group, tags), (interval_s, millis, enabled), (regex, body))| {
+                    let mut definition = Definition {
+                        name: Some(name),
+                        group,
+                        locations: (!tags.is_empty()).then(|| tags.clone()),
+                        tags,
+                        url: "http://h/".to_owned(),
+                        interval_s,
+                        timeout_ms: millis,
+                        degraded_after_ms: millis,
+                        enabled,
+                        regex: regex.map(|text| regex::escape(&text)),
+                        ..Definition::default()
+                    };
+                    if let Some(body) = body {
+                        definition.settings.insert("body".to_owned(), body.into());
+                    }
+                    definition
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn of_any_definition(wanted in definition()) {
+            let mut text = Vec::new();
+            let mut writer = YamlWriter::new(&mut text);
+            writer.write(&wanted).expect("written");
+            writer.finish().expect("written");
+            let text = String::from_utf8(text).expect("UTF-8");
+            let loaded = from_yaml("f.yaml", &text, &|_| None);
+            prop_assert_eq!(&loaded.problems, &[], "{}", text);
+            prop_assert_eq!(&loaded.endpoints[0].definition, &wanted, "{}", text);
+
+            let mut text = Vec::new();
+            let mut writer = CsvWriter::new(&mut text).expect("written");
+            writer.write(&wanted).expect("written");
+            writer.finish().expect("written");
+            let loaded = from_csv("f.csv", text.as_slice());
+            prop_assert_eq!(&loaded.problems, &[]);
+            prop_assert_eq!(&loaded.endpoints[0].definition, &wanted);
+        }
+    }
 }

@@ -15,12 +15,10 @@ use crate::config::read::Reader;
 use crate::config::secret::SecretSource;
 use crate::config::settings::{HttpSettings, KEYS};
 use crate::config::values::shortened;
-use crate::domain::{Check, Pattern};
+use crate::domain::{Check, Pattern, PatternError};
 
 /// Below this many entries a sweep is not worth its time.
 const SWEEP_MIN: usize = 1_024;
-/// The column's own limit.
-const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// What endpoints share. One per catalog.
 #[derive(Default, Debug)]
@@ -139,14 +137,9 @@ impl CheckCache {
             }
             None => {}
         }
-        let outcome = match text.len() {
-            0..=PATTERN_BYTES_MAX => Pattern::compile(text)
-                .map(Arc::new)
-                .map_err(|error| refusal(text, &error.to_string())),
-            long => Err(format!(
-                "is {long} bytes long; at most {PATTERN_BYTES_MAX} are compiled"
-            )),
-        };
+        let outcome = Pattern::compile(text)
+            .map(Arc::new)
+            .map_err(|error| refusal(text, &error));
         self.sweep_when_grown();
         let entry = match &outcome {
             Ok(pattern) => Compiled::Pattern(Arc::downgrade(pattern)),
@@ -205,13 +198,11 @@ fn read_settings(text: &str) -> Result<HttpSettings, Vec<Problem>> {
     }
 }
 
-/// The last line of the engine's message, which says what is wrong; the lines before it draw the pattern.
-fn refusal(text: &str, message: &str) -> String {
-    let why = message
-        .rsplit_once("error: ")
-        .map_or(message, |(_, why)| why)
-        .split('\n')
-        .next()
-        .unwrap_or_default();
-    format!("`{}` does not compile: {}", shortened(text), why.trim())
+/// One line, naming the pattern.
+fn refusal(text: &str, error: &PatternError) -> String {
+    let why = error.to_string().replace('\n', " ");
+    format!("`{}` is refused: {why}", shortened(text))
 }
+
+#[cfg(test)]
+mod tests;
