@@ -114,17 +114,14 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     let (died_sender, died) = mpsc::unbounded_channel();
     let mut children = JoinSet::new();
     for partition in partitions {
-        let child = Child::new(
-            partition,
-            args.agent.to_env(),
-            args.stop_timeout,
-            died_sender.clone(),
-        );
+        let agent = identity(&args.agent, partition);
+        let child = Child::new(partition, agent, args.agent.to_env(), args.stop_timeout, died_sender.clone());
         health.add(child.line());
         children.spawn_local(child.run(stop.clone()));
     }
     drop(died_sender);
-    tasks.spawn_local(record_deaths(database, died));
+    let mut deaths = JoinSet::new();
+    deaths.spawn_local(record_deaths(database, died));
     health.started();
 
     let signal = signals.next().await;
@@ -137,6 +134,8 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
             false
         }
     };
+    // All children have gone, so this ends, unless the database is away.
+    let _ = tokio::time::timeout(Duration::from_secs(1), deaths.join_next()).await;
     tasks.shutdown().await;
     tracing::info!(in_order = ended, "stopped");
     Ok(ended)
@@ -160,7 +159,7 @@ async fn prepare(admin: &Timescale, database: &Timescale, health: &ContainerHeal
                 tracing::info!(applied, version = migrated.version, edition = migrated.edition, "the schema is current");
                 break;
             }
-            Err(error) if error.is_transient() => {
+            Err(error @ (MigrateError::Connect(_) | MigrateError::Locked { .. })) => {
                 tracing::warn!(cause = chain(&error), "the migrations were cut off; trying again");
                 sleep(Duration::from_secs(1)).await;
             }
