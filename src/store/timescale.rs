@@ -1,1 +1,2 @@
 //! TimescaleDB.
+pub mod endpoints;
