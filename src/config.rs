@@ -5,6 +5,7 @@
 //!
 //! Names serde, the YAML and CSV crates, `url` and the PEM parser of `rustls::pki_types`; does no network I/O.
 
+pub mod args;
 pub mod csv;
 pub mod definition;
 pub mod env;

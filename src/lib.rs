@@ -1,5 +1,6 @@
 //! watcher: an async metrics agent that probes endpoints on a grid and accounts for every due probe in SQL.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -10,39 +10,22 @@
 //! U+FFFD, as browsers do. This module has no clock: whoever matches passes one in.
 
 use std::fmt;
-
-use regex::bytes::{Regex, RegexBuilder};
+use std::time::Duration;
 
 mod error;
+mod linear;
 mod look_around;
 mod scan;
 mod split;
 
 pub use error::PatternError;
+use linear::Linear;
 use look_around::LookAround;
 use split::Split;
 
 /// Longest pattern text accepted, in bytes. Patterns written by people stay below 1 KiB; compiling costs up to some
 /// 50 ns a byte of text per repetition, on the thread that reads the catalog.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
-
-/// Bound on the compiled size of a linear pattern (the crate's own default is 10 MiB). The time of the slowest search is the
-/// product of this and the body's length; see benches/body_match.rs.
-const LINEAR_BYTES_MAX: usize = 1 << 20;
-
-/// A pattern that compiles to more than this is `Cost::Long` on any body: `\w{3,10}` and longer alternations are below.
-const LINEAR_BYTES_SHORT: usize = 256 * 1024;
-
-/// What judging a body by a pattern may cost.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Cost {
-    /// Linear in the body, with a small factor: fit to run beside probes on short bodies.
-    Short,
-    /// Linear in the body, with a large factor.
-    Long,
-    /// Not bounded by the body's length: only the budget ends it.
-    Unbounded,
-}
 
 /// The budget was spent before the pattern was decided. Neither a match nor a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -56,7 +39,7 @@ pub struct Pattern {
 }
 
 enum Engine {
-    Linear(Regex, Cost),
+    Linear(Linear),
     Split(Split),
     LookAround(LookAround),
 }
@@ -73,20 +56,12 @@ impl Pattern {
                 bytes_max: TEXT_BYTES_MAX,
             });
         }
-        let engine = match linear(text, LINEAR_BYTES_MAX) {
-            Ok(regex) => {
-                let short = linear(text, LINEAR_BYTES_SHORT).is_ok();
-                Engine::Linear(regex, if short { Cost::Short } else { Cost::Long })
-            }
-            Err(regex::Error::CompiledTooBig(bytes_max)) => {
-                return Err(PatternError::CompiledTooBig { bytes_max });
-            }
-            Err(_) => {
-                let whole = LookAround::compile(text)?;
-                match split::split(text) {
-                    Some(split) => Engine::Split(split),
-                    None => Engine::LookAround(whole),
-                }
+        let engine = match Linear::compile(text) {
+            Ok(linear) => Engine::Linear(linear),
+            Err(refusal) if refusal.is_final() => return Err(refusal.into_error(text)),
+            Err(refusal) => {
+                let whole = LookAround::compile(text, refusal)?;
+                split::split(text).map_or(Engine::LookAround(whole), Engine::Split)
             }
         };
         Ok(Self {
@@ -100,18 +75,19 @@ impl Pattern {
         &self.text
     }
 
-    /// What judging a body by it may cost.
-    pub fn cost(&self) -> Cost {
+    /// An upper bound on the time that judging a body of `bytes` takes on a core of today. None where the time is not
+    /// bounded by the body's length and only the budget ends it: the look-around engine.
+    pub fn worst_case(&self, bytes: usize) -> Option<Duration> {
         match &self.engine {
-            Engine::Linear(_, cost) => *cost,
-            Engine::Split(split) => split.cost(),
-            Engine::LookAround(_) => Cost::Unbounded,
+            Engine::Linear(linear) => Some(linear.worst_case(bytes)),
+            Engine::Split(split) => split.worst_case(bytes),
+            Engine::LookAround(_) => None,
         }
     }
 
     /// Whether it may have to run on the look-around engine, whose time only a budget bounds.
     pub fn needs_budget(&self) -> bool {
-        self.cost() == Cost::Unbounded
+        self.worst_case(0).is_none()
     }
 
     /// Whether the pattern is found in `body`. `expired` is asked often and says whether the budget is spent; the
@@ -121,7 +97,7 @@ impl Pattern {
     /// The budget was spent, or the look-around engine ran out of its own (one million open branches).
     pub fn is_match(&self, body: &[u8], expired: &dyn Fn() -> bool) -> Result<bool, BudgetSpent> {
         match &self.engine {
-            Engine::Linear(regex, _) => Ok(regex.is_match(body)),
+            Engine::Linear(linear) => Ok(linear.is_match(body)),
             Engine::Split(split) => split.is_match(&String::from_utf8_lossy(body), expired),
             Engine::LookAround(engine) => engine.is_match(&String::from_utf8_lossy(body), expired),
         }
@@ -131,7 +107,7 @@ impl Pattern {
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let engine = match &self.engine {
-            Engine::Linear(..) => "linear",
+            Engine::Linear(_) => "linear",
             Engine::Split(_) => "split",
             Engine::LookAround(_) => "look-around",
         };
@@ -139,11 +115,5 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// Compiles `text` on the linear engine. The lazy DFA's cache is per pattern and thread: 1 MiB is where a larger one
-/// stops helping on bodies of 1 MiB, and half the crate's default.
-fn linear(text: &str, bytes_max: usize) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text)
-        .size_limit(bytes_max)
-        .dfa_size_limit(1 << 20)
-        .build()
-}
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::domain::pattern::Cost;
 use crate::domain::{EndpointId, Pattern};
 
 mod counts;
@@ -31,8 +30,8 @@ use queue::{Job, Queue};
 pub struct MatcherOptions {
     /// Time that one body may take on the look-around engine, from the start of its match.
     pub budget: Duration,
-    /// Longest body judged on the probe thread, under patterns of `Cost::Short` only.
-    pub inline_bytes_max: usize,
+    /// A body is judged on the probe thread when its patterns take no longer than this at their very worst.
+    pub inline_max: Duration,
     /// Jobs that may wait. At the budget's 50 ms each, the last of 64 undecidable ones waits 3 s.
     pub queued_jobs_max: usize,
     /// Bytes of bodies that may wait.
@@ -45,7 +44,7 @@ impl Default for MatcherOptions {
     fn default() -> Self {
         Self {
             budget: Duration::from_millis(50),
-            inline_bytes_max: 16 * 1024,
+            inline_max: Duration::from_millis(1),
             queued_jobs_max: 256,
             queued_bytes_max: 64 << 20,
             quarantine: QuarantinePolicy::default(),
@@ -121,15 +120,19 @@ impl Matcher {
         body: Vec<u8>,
     ) -> Verdict {
         let counts = &self.shared.counts;
-        let cost = must.into_iter().chain(must_not).map(|p| p.cost()).max();
-        let Some(cost) = cost else {
+        if must.is_none() && must_not.is_none() {
             return Verdict::Matched;
-        };
-        if cost == Cost::Short && body.len() <= self.shared.options.inline_bytes_max {
+        }
+        let worst_case: Option<Duration> = must
+            .into_iter()
+            .chain(must_not)
+            .map(|pattern| pattern.worst_case(body.len()))
+            .sum();
+        if worst_case.is_some_and(|time| time <= self.shared.options.inline_max) {
             counts.inline.fetch_add(1, Ordering::Relaxed);
             return thread::verdict(must, must_not, &body, &|| false);
         }
-        if cost == Cost::Unbounded && self.is_quarantined(endpoint) {
+        if self.is_quarantined(endpoint) {
             counts.quarantined.fetch_add(1, Ordering::Relaxed);
             return Verdict::Quarantined;
         }

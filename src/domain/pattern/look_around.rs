@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fancy_regex::{Input, Regex, RegexBuilder};
 
+use super::linear::{COMPILED_BYTES_MAX, Refusal};
 use super::{BudgetSpent, PatternError, scan};
 
 #[cfg(panic = "abort")]
@@ -23,11 +24,9 @@ const LOOKS_PER_CHECK: u32 = 8;
 /// the compiled pattern: it is compiled anew instead, for less than the run took.
 const LOOKS_KEPT: u32 = 200_000;
 
-/// Far beyond what any sensible budget reaches (100 M branches last a second). It stops what never looks at the text.
-const BACKTRACKS_MAX: usize = 100_000_000;
-
-/// Bound on each delegated linear part, and on its cache; see `LINEAR_BYTES_MAX`.
-const DELEGATE_BYTES_MAX: usize = 1 << 20;
+/// What an honest match does not reach within a budget of 50 ms, at 5–10 ns each. It stops what backtracks without ever
+/// looking at the text, such as `((?!(?!))|){90000}`.
+const BACKTRACKS_MAX: usize = 10_000_000;
 
 /// Instructions of the backtracking program; subroutine calls are inlined and could grow without bound.
 const PROGRAM_MAX: usize = 20_000;
@@ -40,10 +39,17 @@ pub(super) struct LookAround {
 }
 
 impl LookAround {
-    /// Compiles `text`.
-    pub(super) fn compile(text: &str) -> Result<Self, PatternError> {
+    /// Compiles `text`, which the linear engine refused.
+    pub(super) fn compile(text: &str, refusal: Refusal) -> Result<Self, PatternError> {
         scan::check_repetitions(text)?;
-        let regex = build(text).map_err(|source| PatternError::syntax(text, source))?;
+        let regex = build(text).map_err(|error| {
+            if refusal.wants_look_around() {
+                PatternError::look_around(text, &error)
+            } else {
+                // Plain syntax gone wrong: the linear engine says it better.
+                refusal.into_error(text)
+            }
+        })?;
         Ok(Self {
             text: text.into(),
             engine: Mutex::new(Some(Arc::new(regex))),
@@ -94,8 +100,8 @@ impl LookAround {
 fn build(text: &str) -> Result<Regex, fancy_regex::Error> {
     RegexBuilder::new(text)
         .backtrack_limit(BACKTRACKS_MAX)
-        .delegate_size_limit(DELEGATE_BYTES_MAX)
-        .delegate_dfa_size_limit(DELEGATE_BYTES_MAX)
+        .delegate_size_limit(COMPILED_BYTES_MAX)
+        .delegate_dfa_size_limit(COMPILED_BYTES_MAX)
         .max_prog_size(PROGRAM_MAX)
         .build()
 }

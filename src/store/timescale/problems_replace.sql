@@ -1,0 +1,13 @@
+-- After a full load: of a share ($1 of $2) at $3, exactly the problems given ($4 ids, $5 fields, $6 messages) remain.
+with found as (
+    select distinct id, field, message from unnest($4::bigint[], $5::text[], $6::text[]) as found (id, field, message)
+),
+gone as (
+    delete from endpoint_problems p
+    where location = $3 and ((endpoint_id % $2::bigint) + $2::bigint) % $2::bigint = $1::bigint
+      and not exists (
+          select from found where id = p.endpoint_id and found.field = p.field and found.message = p.message)
+)
+insert into endpoint_problems (endpoint_id, location, field, message, agent)
+select id, $3, field, message, $7 from found
+on conflict (endpoint_id, location, field, message) do nothing

@@ -1,0 +1,39 @@
+-- A session begins. Its predecessors are those of the same share and location, and those of any other share of the
+-- location that have not been heard of for 30 s ($7: the number of processes may have changed). A predecessor that never
+-- ended died when last seen; what it had not written by then, and what nobody probed until now, is a gap. Of one that
+-- its supervisor has already ended as died, the gap from its death until now is still missing.
+-- $1 name, $2 location, $3 index, $4 count, $5 version, $6 started, $7 stale before, $8 horizon (unwritten at death)
+with predecessor as (
+    select session_id, name, partition_index, partition_count, started, last_seen, ended, end_reason,
+        (partition_index, partition_count) = ($3::integer, $4::integer) as same_share,
+        session_id = first_value(session_id) over (
+            partition by partition_index, partition_count order by started desc, session_id desc) as latest
+    from agents
+    where location = $2 and started < $6
+),
+unended as (
+    update agents a
+    set ended = greatest(p.last_seen, p.started), end_reason = 'died'
+    from predecessor p
+    where a.session_id = p.session_id and p.ended is null and (p.same_share or p.last_seen < $7)
+    returning p.name, p.partition_index, p.partition_count, greatest(p.last_seen - make_interval(secs => $8), p.started) as since
+),
+died as (
+    select * from unended
+    union all
+    select name, partition_index, partition_count, ended from predecessor
+    where end_reason = 'died' and latest and same_share
+),
+gap as (
+    insert into gaps (agent, location, partition_index, partition_count, during, reason, detail)
+    select name, $2, partition_index, partition_count, tstzrange(since, $6), 'agent_died', 'noticed by its successor'
+    from died
+    where since < $6
+      -- Not again when this session was recorded before and only the answer was lost.
+      and not exists (select from agents where (location, partition_index, partition_count, name, started)
+          = ($2, $3::integer, $4::integer, $1, $6))
+)
+insert into agents (name, location, partition_index, partition_count, version, started, last_seen)
+values ($1, $2, $3, $4, $5, $6, $6)
+on conflict (location, partition_index, partition_count, name, started) do update set last_seen = excluded.last_seen
+returning session_id

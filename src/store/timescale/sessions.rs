@@ -1,0 +1,184 @@
+//! Who probes, since when and until when: the rows of `agents` and `gaps` that an audit rests on.
+//!
+//! Instants are the agent's, since its grid is; each is passed in.
+
+use std::time::Duration;
+
+use jiff::Timestamp as Instant;
+
+use super::{Error, Timescale};
+use crate::domain::{AgentIdentity, Partition, Timestamp};
+use crate::store::{GapReason, Session};
+
+/// A session of another share that has been silent for longer than this is taken for dead by one that starts.
+/// Several heartbeats.
+const SILENT_MAX: Duration = Duration::from_secs(30);
+
+/// `agents.session_id`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionId(i64);
+
+/// A span in which due ticks left no row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gap {
+    /// First instant.
+    pub from: Timestamp,
+    /// Last instant.
+    pub to: Timestamp,
+    /// Why.
+    pub reason: GapReason,
+    /// How many samples were lost, where they were counted.
+    pub samples: Option<u64>,
+    /// A few words for a person.
+    pub detail: Option<String>,
+}
+
+impl Timescale {
+    /// Begins a session. Predecessors that never ended are ended as died, with a gap from `horizon` before they were
+    /// last seen (what they may not have written by then) until this session's start. Repeating it changes nothing.
+    pub async fn start_session(
+        &self,
+        session: &Session,
+        horizon: Duration,
+    ) -> Result<SessionId, Error> {
+        let (index, count) = share(session.partition);
+        let started = instant(session.started);
+        let stale = instant(session.started.minus(SILENT_MAX));
+        let horizon = seconds(horizon);
+        self.run("start this agent's session", async |client| {
+            let row = client
+                .query_one(
+                    include_str!("session_start.sql"),
+                    &[
+                        &&*session.agent.name,
+                        &&*session.agent.location,
+                        &index,
+                        &count,
+                        &env!("CARGO_PKG_VERSION"),
+                        &started,
+                        &stale,
+                        &horizon,
+                    ],
+                )
+                .await?;
+            row.try_get(0).map(SessionId)
+        })
+        .await
+    }
+
+    /// Says that the session lives at `now`: every few seconds. One that was taken for dead lives again.
+    pub async fn heartbeat(&self, session: SessionId, now: Timestamp) -> Result<(), Error> {
+        self.run("say that this agent lives", async |client| {
+            let statement = client
+                .prepare_cached(include_str!("session_heartbeat.sql"))
+                .await?;
+            client
+                .execute(&statement, &[&session.0, &instant(now)])
+                .await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends a session in an orderly way. From `stopped` on, where its schedule stopped, nothing is due from it.
+    pub async fn end_session(&self, session: SessionId, stopped: Timestamp) -> Result<(), Error> {
+        self.run("end this agent's session", async |client| {
+            let ended = instant(stopped);
+            client
+                .execute(include_str!("session_end.sql"), &[&session.0, &ended])
+                .await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends the open session of a process that its supervisor found dead at `at`, with a gap from `horizon` before
+    /// that. The gap from then until a successor starts is the successor's to record; until then the audit infers it.
+    /// Returns whether there was one.
+    pub async fn mark_died(
+        &self,
+        agent: &AgentIdentity,
+        partition: Partition,
+        at: Timestamp,
+        horizon: Duration,
+    ) -> Result<bool, Error> {
+        let (index, count) = share(partition);
+        let (at, horizon) = (instant(at), seconds(horizon));
+        self.run("record that an agent died", async |client| {
+            client
+                .execute(
+                    include_str!("session_died.sql"),
+                    &[
+                        &&*agent.name,
+                        &&*agent.location,
+                        &index,
+                        &count,
+                        &at,
+                        &horizon,
+                    ],
+                )
+                .await
+        })
+        .await
+        .map(|sessions| sessions > 0)
+    }
+
+    /// Records spans in which ticks of this share left no row. All or none.
+    pub async fn record_gaps(
+        &self,
+        agent: &AgentIdentity,
+        partition: Partition,
+        gaps: &[Gap],
+    ) -> Result<(), Error> {
+        let (index, count) = share(partition);
+        self.run("record gaps", async |client| {
+            let transaction = client.transaction().await?;
+            let statement = transaction
+                .prepare_cached(include_str!("gap_insert.sql"))
+                .await?;
+            for gap in gaps {
+                let (from, to) = (instant(gap.from.min(gap.to)), instant(gap.to));
+                let samples = gap.samples.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+                transaction
+                    .execute(
+                        &statement,
+                        &[
+                            &&*agent.name,
+                            &&*agent.location,
+                            &index,
+                            &count,
+                            &from,
+                            &to,
+                            &gap.reason.label(),
+                            &samples,
+                            &gap.detail,
+                        ],
+                    )
+                    .await?;
+            }
+            transaction.commit().await
+        })
+        .await
+    }
+}
+
+fn share(partition: Partition) -> (i32, i32) {
+    // At most 65 536, by Partition.
+    (
+        partition.index().cast_signed(),
+        partition.count().cast_signed(),
+    )
+}
+
+/// As a parameter; an instant that jiff cannot hold becomes the last or first that it can.
+pub(super) fn instant(at: Timestamp) -> Instant {
+    Instant::from_microsecond(at.as_micros()).unwrap_or(if at.as_micros() < 0 {
+        Instant::MIN
+    } else {
+        Instant::MAX
+    })
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
