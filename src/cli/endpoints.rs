@@ -13,19 +13,19 @@ mod write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::output::print_problems;
 use crate::config::{Loaded, env};
 use crate::store::timescale::{Connection, Database};
 
-/// Arguments of `watcher endpoints`.
-#[derive(Args, Debug)]
+/// Keep the table `endpoints` by files: YAML, CSV.
+#[derive(clap::Args, Debug)]
 #[command(
     after_help = "The database is that of WATCHER_ADMIN_DATABASE_URL, or DATABASE_URL where it is not set; \
                   either may be given as a file by …_FILE."
 )]
-pub struct EndpointsArgs {
+pub struct Args {
     #[command(subcommand)]
     command: EndpointsCommand,
 }
@@ -49,7 +49,7 @@ enum EndpointsCommand {
 }
 
 /// Runs one of the commands.
-pub async fn run(args: EndpointsArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         EndpointsCommand::Apply(args) => apply::run(args).await,
         EndpointsCommand::Import(args) => import::run(args).await,

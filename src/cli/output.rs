@@ -50,7 +50,8 @@ impl Progress {
     pub fn new(doing: &'static str, total: u64) -> Self {
         let is_terminal = io::stderr().is_terminal();
         let bar = ProgressBar::hidden();
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos} of {human_len}, {eta}");
+        let style =
+            ProgressStyle::with_template("{msg} {wide_bar} {human_pos} of {human_len}, {eta}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -70,7 +71,8 @@ impl Progress {
         self.bar.set_position(done);
         if self.is_terminal {
             if self.bar.is_hidden() && self.told.elapsed() > QUIET_FOR {
-                self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                self.bar
+                    .set_draw_target(indicatif::ProgressDrawTarget::stderr());
             }
         } else if self.told.elapsed() > LINE_EVERY {
             self.told = Instant::now();
