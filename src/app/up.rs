@@ -116,8 +116,10 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     let (died_sender, died) = mpsc::unbounded_channel();
     let mut children = JoinSet::new();
     for partition in partitions {
+        let agent = identity(&args.agent, partition);
         let child = Child::new(
             partition,
+            agent,
             args.agent.to_env(),
             args.stop_timeout,
             died_sender.clone(),
@@ -126,7 +128,8 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
         children.spawn_local(child.run(stop.clone()));
     }
     drop(died_sender);
-    tasks.spawn_local(record_deaths(database, died));
+    let mut deaths = JoinSet::new();
+    deaths.spawn_local(record_deaths(database, died));
     health.started();
 
     let signal = signals.next().await;
@@ -139,6 +142,8 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
             false
         }
     };
+    // All children have gone, so this ends, unless the database is away.
+    let _ = tokio::time::timeout(Duration::from_secs(1), deaths.join_next()).await;
     tasks.shutdown().await;
     tracing::info!(in_order = ended, "stopped");
     Ok(ended)
@@ -171,7 +176,7 @@ async fn prepare(
                 );
                 break;
             }
-            Err(error) if error.is_transient() => {
+            Err(error @ (MigrateError::Connect(_) | MigrateError::Locked { .. })) => {
                 tracing::warn!(
                     cause = chain(&error),
                     "the migrations were cut off; trying again"

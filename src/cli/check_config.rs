@@ -27,7 +27,7 @@ struct Shown {
 }
 
 /// Prints what is set, and everything that is wrong with it.
-pub async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut shown = Vec::new();
     let mut problems = Vec::new();
     let mut databases = Vec::new();

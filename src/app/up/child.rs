@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::control::{Line, SUPERVISED};
 use crate::domain::{AgentIdentity, Backoff, Partition, Timestamp};
@@ -107,23 +108,16 @@ impl Child {
         let pid = process.id().and_then(|id| Pid::from_raw(id as i32));
         tracing::info!(partition = %self.partition, pid = process.id(), "agent started");
         self.line.send_replace(Some(line.clone()));
-        tokio::pin!(keep);
+        // The line is kept for as long as the process lives, and no longer.
+        let keep = AbortOnDropHandle::new(tokio::task::spawn_local(keep));
         let status = tokio::select! {
             status = process.wait() => status?,
-            // The line may end before the process has.
-            status = async { (&mut keep).await; process.wait().await } => status?,
             () = stop.cancelled() => {
                 if let Some(pid) = pid {
                     // It may be gone already.
                     let _ = kill_process(pid, Signal::TERM);
                 }
-                let ended = async {
-                    tokio::select! {
-                        status = process.wait() => status,
-                        status = async { (&mut keep).await; std::future::pending().await } => status,
-                    }
-                };
-                match timeout(self.stop_timeout, ended).await {
+                match timeout(self.stop_timeout, process.wait()).await {
                     Ok(status) => status?,
                     Err(_) => {
                         tracing::error!(partition = %self.partition, "an agent did not end in time; killing it");
@@ -133,8 +127,9 @@ impl Child {
                 }
             }
         };
+        drop(keep);
         self.line.send_replace(None);
-        if !stop.is_cancelled() {
+        if !stop.is_cancelled() || !status.success() {
             let (agent, partition) = (self.agent.clone(), self.partition);
             let _ = self.died.send(Died {
                 agent,

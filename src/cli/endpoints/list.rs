@@ -115,7 +115,7 @@ fn problem_json(problem: &Reported) -> serde_json::Value {
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     table
