@@ -1,9 +1,12 @@
 //! Arguments and exit codes: 0 ok, 1 a fault or a negative answer, 64 usage or configuration, 75 database not ready.
 
 pub mod audit;
+pub mod check_config;
 pub mod endpoints;
+pub mod exit;
 pub mod health;
 pub mod migrate;
+pub mod output;
 pub mod probe;
 pub mod target;
 
@@ -33,6 +36,12 @@ enum Command {
     Up(UpArgs),
     /// One agent process, without a supervisor
     Agent(AgentArgs),
+    /// Keep the table `endpoints` by files: YAML, CSV
+    Endpoints(endpoints::Args),
+    /// Probe one URL now, and draw what it took; exit 0 when up, 1 when down
+    Probe(Box<probe::Args>),
+    /// Check the environment and, if named, a file of endpoints; exit 64 when anything is wrong
+    CheckConfig(check_config::Args),
     /// Serve scripted HTTP and HTTPS, for tests and demos
     Target(target::Args),
     /// Ask a running watcher whether it is ready; exit 0 when it is
@@ -45,22 +54,20 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, all else is wrong usage.
-            let code = if error.use_stderr() { 64 } else { 0 };
+            let code = if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::OK
+            };
             let _ = error.print();
             return ExitCode::from(code);
         }
     };
     if let Err(error) = logging::start(&cli.log.log_filter, cli.log.log_format) {
         eprintln!("error: {error}");
-        return ExitCode::from(64);
+        return ExitCode::from(exit::USAGE);
     }
-    match run(cli.command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    run(cli.command).unwrap_or_else(|error| exit::report(&error))
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -68,15 +75,25 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // These two make their own runtimes, one a thread.
         Command::Up(args) => Ok(verdict(app::up::run(&args)?)),
         Command::Agent(args) => Ok(verdict(app::agent::run(&args)?)),
+        Command::Endpoints(args) => block_on(endpoints::run(args)),
+        Command::Probe(args) => block_on(probe::run(*args)),
+        Command::CheckConfig(args) => block_on(check_config::run(args)),
         Command::Target(args) => block_on(target::run(args)),
         Command::Health(args) => health::run(&args),
     }
 }
 
 fn verdict(good: bool) -> ExitCode {
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }

@@ -120,7 +120,11 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         deny_private: settings.deny_private,
     };
     let result = runtime.block_on(LocalSet::new().run_until(async {
-        let prober = Rc::new(Prober::new(ProberOptions { policy, name_servers: None, matcher }));
+        let prober = Rc::new(Prober::new(ProberOptions {
+            policy,
+            name_servers: None,
+            matcher,
+        }));
         let signals = StopSignals::new().map_err(system("take over the stop signals"))?;
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));
         let worker = Worker::new(

@@ -24,17 +24,35 @@ pub struct TableSource {
 
 impl TableSource {
     /// Looks every `poll`, and whenever a notification comes.
-    pub fn new(store: &Timescale, partition: Partition, agent: Arc<AgentIdentity>, poll: Duration) -> Self {
+    pub fn new(
+        store: &Timescale,
+        partition: Partition,
+        agent: Arc<AgentIdentity>,
+        poll: Duration,
+    ) -> Self {
         let listener = ChangeListener::new(store.database().clone());
-        Self { store: store.clone(), listener, partition, agent, poll, cursor: None }
+        Self {
+            store: store.clone(),
+            listener,
+            partition,
+            agent,
+            poll,
+            cursor: None,
+        }
     }
 }
 
 impl CatalogSource for TableSource {
-    fn load<'a>(&'a mut self, each: &'a mut dyn FnMut(CatalogChange)) -> BoxFuture<'a, Result<(), SourceError>> {
+    fn load<'a>(
+        &'a mut self,
+        each: &'a mut dyn FnMut(CatalogChange),
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
         Box::pin(async move {
             self.cursor = None;
-            let cursor = self.store.load_catalog(self.partition, &self.agent.location, each).await?;
+            let cursor = self
+                .store
+                .load_catalog(self.partition, &self.agent.location, each)
+                .await?;
             self.cursor = Some(cursor);
             Ok(())
         })
@@ -45,9 +63,15 @@ impl CatalogSource for TableSource {
         each: &'a mut dyn FnMut(CatalogChange),
     ) -> BoxFuture<'a, Result<Loaded, SourceError>> {
         Box::pin(async move {
-            let Some(since) = &self.cursor else { return Ok(Loaded::Reload) };
+            let Some(since) = &self.cursor else {
+                return Ok(Loaded::Reload);
+            };
             let location = &self.agent.location;
-            match self.store.catalog_changes(self.partition, location, since, each).await? {
+            match self
+                .store
+                .catalog_changes(self.partition, location, since, each)
+                .await?
+            {
                 Changes::UpTo(cursor) => {
                     self.cursor = Some(cursor);
                     Ok(Loaded::UpToDate)
@@ -69,13 +93,24 @@ impl CatalogSource for TableSource {
         Box::pin(async move {
             if all {
                 let of = |&(endpoint, ref problems): &(EndpointId, Vec<Problem>)| {
-                    problems.iter().map(move |problem| EndpointProblem { endpoint, problem: problem.clone() }).collect()
+                    problems
+                        .iter()
+                        .map(move |problem| EndpointProblem {
+                            endpoint,
+                            problem: problem.clone(),
+                        })
+                        .collect()
                 };
-                let problems: Vec<EndpointProblem> = problems.iter().flat_map::<Vec<_>, _>(of).collect();
-                self.store.replace_problems(&self.agent, self.partition, &problems).await?;
+                let problems: Vec<EndpointProblem> =
+                    problems.iter().flat_map::<Vec<_>, _>(of).collect();
+                self.store
+                    .replace_problems(&self.agent, self.partition, &problems)
+                    .await?;
             } else {
                 for (endpoint, problems) in problems {
-                    self.store.set_problems(&self.agent, *endpoint, problems).await?;
+                    self.store
+                        .set_problems(&self.agent, *endpoint, problems)
+                        .await?;
                 }
             }
             Ok(())
@@ -92,12 +127,18 @@ pub struct Ledger {
 impl Ledger {
     /// Gaps of this session.
     pub fn new(store: &Timescale, session: Session) -> Self {
-        Self { store: store.clone(), session }
+        Self {
+            store: store.clone(),
+            session,
+        }
     }
 }
 
 impl GapStore for Ledger {
-    fn record<'a>(&'a self, gaps: &'a [Gap]) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error>>> {
+    fn record<'a>(
+        &'a self,
+        gaps: &'a [Gap],
+    ) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error>>> {
         Box::pin(async move {
             let row = |gap: &Gap| timescale::Gap {
                 from: gap.from,
@@ -107,7 +148,9 @@ impl GapStore for Ledger {
                 detail: None,
             };
             let rows: Vec<_> = gaps.iter().map(row).collect();
-            self.store.record_gaps(&self.session.agent, self.session.partition, &rows).await?;
+            self.store
+                .record_gaps(&self.session.agent, self.session.partition, &rows)
+                .await?;
             Ok(())
         })
     }

@@ -18,12 +18,14 @@ use super::machine;
 use super::signal::StopSignals;
 use crate::api;
 use crate::config::Problem;
-use crate::config::env;
 use crate::config::args::{AgentSettings, UpArgs};
+use crate::config::env;
+use crate::domain::AgentIdentity;
 use crate::domain::Partition;
 use crate::pipeline::keeper::chain;
-use crate::domain::AgentIdentity;
-use crate::store::timescale::{ConnectError, MigrateError, MigrateStep, Timescale, UrlError, migrate, wait_until_ready};
+use crate::store::timescale::{
+    ConnectError, MigrateError, MigrateStep, Timescale, UrlError, migrate, wait_until_ready,
+};
 use crate::telemetry::{self, prometheus::Exporter};
 
 /// Retention is looked after this often.
@@ -115,7 +117,13 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     let mut children = JoinSet::new();
     for partition in partitions {
         let agent = identity(&args.agent, partition);
-        let child = Child::new(partition, agent, args.agent.to_env(), args.stop_timeout, died_sender.clone());
+        let child = Child::new(
+            partition,
+            agent,
+            args.agent.to_env(),
+            args.stop_timeout,
+            died_sender.clone(),
+        );
         health.add(child.line());
         children.spawn_local(child.run(stop.clone()));
     }
@@ -142,7 +150,11 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
 }
 
 /// Waits for the database and brings its schema up to date.
-async fn prepare(admin: &Timescale, database: &Timescale, health: &ContainerHealth) -> Result<(), UpError> {
+async fn prepare(
+    admin: &Timescale,
+    database: &Timescale,
+    health: &ContainerHealth,
+) -> Result<(), UpError> {
     loop {
         wait(admin).await;
         health.waiting_for("the migrations");
@@ -156,11 +168,19 @@ async fn prepare(admin: &Timescale, database: &Timescale, health: &ContainerHeal
                     tracing::warn!("{notice}");
                 }
                 let applied = migrated.applied.len();
-                tracing::info!(applied, version = migrated.version, edition = migrated.edition, "the schema is current");
+                tracing::info!(
+                    applied,
+                    version = migrated.version,
+                    edition = migrated.edition,
+                    "the schema is current"
+                );
                 break;
             }
             Err(error @ (MigrateError::Connect(_) | MigrateError::Locked { .. })) => {
-                tracing::warn!(cause = chain(&error), "the migrations were cut off; trying again");
+                tracing::warn!(
+                    cause = chain(&error),
+                    "the migrations were cut off; trying again"
+                );
                 sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(UpError::Migrate(error)),
@@ -176,7 +196,11 @@ async fn wait(store: &Timescale) {
     let mut progress = |error: &ConnectError, waited: Duration| {
         if said.is_none_or(|said: Instant| said.elapsed() >= Duration::from_secs(5)) {
             said = Some(Instant::now());
-            tracing::info!(waited_s = waited.as_secs(), cause = chain(error), "waiting for the database");
+            tracing::info!(
+                waited_s = waited.as_secs(),
+                cause = chain(error),
+                "waiting for the database"
+            );
         }
     };
     // Without a timeout it ends only when the database is there.
@@ -221,7 +245,9 @@ async fn look_after_retention(admin: Timescale, stop: CancellationToken) {
         match admin.apply_retention().await {
             Ok(None | Some(0)) => {}
             Ok(Some(chunks)) => tracing::info!(chunks, "dropped raw rows past their retention"),
-            Err(error) => tracing::warn!(cause = chain(&error), "retention could not be looked after"),
+            Err(error) => {
+                tracing::warn!(cause = chain(&error), "retention could not be looked after")
+            }
         }
         tokio::select! {
             () = sleep(RETENTION_EVERY) => {}
@@ -232,17 +258,28 @@ async fn look_after_retention(admin: Timescale, stop: CancellationToken) {
 
 /// Ends the sessions of agents that died, at the instant of their death, so that the audit can name what is missing.
 async fn record_deaths(store: Timescale, mut died: mpsc::UnboundedReceiver<Died>) {
-    while let Some(Died { agent, partition, at }) = died.recv().await {
+    while let Some(Died {
+        agent,
+        partition,
+        at,
+    }) = died.recv().await
+    {
         // The successor closes what stays open here; so one try a death is enough when the database is away.
         if let Err(error) = store.mark_died(&agent, partition, at, DEATH_HORIZON).await {
-            tracing::warn!(cause = chain(&error), "the death of an agent could not be recorded; its successor will");
+            tracing::warn!(
+                cause = chain(&error),
+                "the death of an agent could not be recorded; its successor will"
+            );
         }
     }
 }
 
 /// Name and location under which the agent of a partition writes.
 pub fn identity(settings: &AgentSettings, partition: Partition) -> AgentIdentity {
-    let host = settings.agent_name.clone().unwrap_or_else(machine::host_name);
+    let host = settings
+        .agent_name
+        .clone()
+        .unwrap_or_else(machine::host_name);
     AgentIdentity {
         name: format!("{host}/{}", partition.index()).into(),
         location: settings.location.as_str().into(),

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value as Json};
 
+use super::error::Problem;
 use super::node::{Entry, Node, Position, Value};
 use super::raw::EndpointRow;
-use super::read::Reader;
+use super::read::{Finding, Reader};
 use super::settings::{self, HttpSettings};
 use super::{target, values};
 use crate::domain::{EndpointId, Timestamp};
@@ -95,6 +96,18 @@ pub(crate) const COLUMN_KEYS: &[&str] = &[
 const OWN_KEYS: &[&str] = &["id", "name", "url"];
 
 impl Definition {
+    /// Reads an item given as JSON, with the keys of a YAML file. Its URL and the like are judged by
+    /// [`endpoint`](super::endpoint) on [`Definition::row`].
+    pub fn from_json(item: &Json) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader::default();
+        let definition = Self::read(&mut reader, &Node::from_json(item, Position::default()));
+        let problem = |finding: Finding| Problem::of(finding.path, finding.message);
+        match reader.findings.is_empty() {
+            true => Ok(definition),
+            false => Err(reader.findings.into_iter().map(problem).collect()),
+        }
+    }
+
     /// The row an agent would read.
     pub fn row(&self) -> EndpointRow {
         EndpointRow {

@@ -37,7 +37,10 @@ pub trait CatalogSource {
         each: &'a mut dyn FnMut(CatalogChange),
     ) -> BoxFuture<'a, Result<(), SourceError>>;
     /// What changed since the last call of either.
-    fn changes<'a>(&'a mut self, each: &'a mut dyn FnMut(CatalogChange)) -> BoxFuture<'a, Result<Loaded, SourceError>>;
+    fn changes<'a>(
+        &'a mut self,
+        each: &'a mut dyn FnMut(CatalogChange),
+    ) -> BoxFuture<'a, Result<Loaded, SourceError>>;
     /// Returns when something may have changed.
     fn wait(&mut self) -> BoxFuture<'_, ()>;
     /// Replaces what is known to be wrong: for each endpoint its problems, none when it is right again. `all` says that
@@ -86,22 +89,34 @@ impl Catalog {
     ) -> Result<(), WorkerGone> {
         let endpoints = self.read_all(source, resolve).await;
         let keep = endpoints.iter().map(|endpoint| endpoint.id).collect();
-        commands.send(Command::Retain(keep)).await.map_err(|_| WorkerGone)?;
+        commands
+            .send(Command::Retain(keep))
+            .await
+            .map_err(|_| WorkerGone)?;
         send(commands, endpoints, Vec::new(), None).await?;
         self.report(source).await;
         Ok(())
     }
 
-    async fn read_all(&mut self, source: &mut dyn CatalogSource, resolve: Resolve<'_>) -> Vec<Endpoint> {
+    async fn read_all(
+        &mut self,
+        source: &mut dyn CatalogSource,
+        resolve: Resolve<'_>,
+    ) -> Vec<Endpoint> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             let mut endpoints = Vec::new();
             self.bad.clear();
             self.unreported.clear();
             self.reported_all = false;
-            match source.load(&mut |change| self.take(change, resolve, &mut endpoints, &mut Vec::new())).await {
+            match source
+                .load(&mut |change| self.take(change, resolve, &mut endpoints, &mut Vec::new()))
+                .await
+            {
                 Ok(()) => return endpoints,
-                Err(error) => tracing::warn!(cause = chain(&*error), "the endpoints cannot be loaded yet"),
+                Err(error) => {
+                    tracing::warn!(cause = chain(&*error), "the endpoints cannot be loaded yet")
+                }
             }
             sleep(backoff.next(random())).await;
         }
@@ -124,14 +139,19 @@ impl Catalog {
             match source.changes(&mut |change| changes.push(change)).await {
                 Ok(Loaded::UpToDate) => {}
                 Ok(Loaded::Reload) => {
-                    tracing::warn!("the changes of the endpoints are not known any more; loading all of them");
+                    tracing::warn!(
+                        "the changes of the endpoints are not known any more; loading all of them"
+                    );
                     if self.reload(source, resolve, commands).await.is_err() {
                         return WorkerGone;
                     }
                     continue;
                 }
                 Err(error) => {
-                    tracing::debug!(cause = chain(&*error), "changes of the endpoints cannot be read yet");
+                    tracing::debug!(
+                        cause = chain(&*error),
+                        "changes of the endpoints cannot be read yet"
+                    );
                     sleep(backoff.next(random())).await;
                     continue;
                 }
@@ -141,7 +161,8 @@ impl Catalog {
             let mut changed_at: Option<Timestamp> = None;
             for change in changes {
                 if let CatalogChange::Upsert(row) = &change {
-                    changed_at = Some(changed_at.map_or(row.changed_at, |at| at.min(row.changed_at)));
+                    changed_at =
+                        Some(changed_at.map_or(row.changed_at, |at| at.min(row.changed_at)));
                 }
                 self.take(change, resolve, &mut endpoints, &mut removed);
             }

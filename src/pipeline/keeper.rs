@@ -236,7 +236,12 @@ impl<S: SampleStore> Keeper<S> {
         let from = sample.scheduled_at;
         let to = from.plus(Duration::from_millis(1));
         // The ledger outlives the keepers.
-        let _ = self.gaps.send(Gap { from, to, reason: GapReason::Refused, samples: Some(1) });
+        let _ = self.gaps.send(Gap {
+            from,
+            to,
+            reason: GapReason::Refused,
+            samples: Some(1),
+        });
     }
 
     fn give_up(&self, in_hand: u64) -> u64 {

@@ -137,7 +137,12 @@ mod tests {
     }
 
     fn gap(from: i64, to: i64, reason: GapReason) -> Gap {
-        Gap { from: Timestamp::from_millis(from), to: Timestamp::from_millis(to), reason, samples: None }
+        Gap {
+            from: Timestamp::from_millis(from),
+            to: Timestamp::from_millis(to),
+            reason,
+            samples: None,
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -226,7 +226,12 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             // Ticks up to the last look were taken already; those that were still waiting lie in the gap too.
             let from = self.schedule.next_due().map_or(from, |next| next.min(from));
             self.schedule.jump(to);
-            let _ = self.gaps.send(Gap { from, to, reason, samples: None });
+            let _ = self.gaps.send(Gap {
+                from,
+                to,
+                reason,
+                samples: None,
+            });
         }
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
@@ -254,7 +259,12 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             }
             Command::Remove(ids) => ids.into_iter().for_each(|id| self.remove(id)),
             Command::Retain(keep) => {
-                let gone: Vec<_> = self.endpoints.keys().copied().filter(|id| !keep.contains(id)).collect();
+                let gone: Vec<_> = self
+                    .endpoints
+                    .keys()
+                    .copied()
+                    .filter(|id| !keep.contains(id))
+                    .collect();
                 gone.into_iter().for_each(|id| self.remove(id));
             }
             Command::Begin(at) => {
@@ -280,7 +290,12 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         let expected = changed_at.plus(CHANGE_GRACE);
         let now = self.time.now();
         if self.begun && expected < now {
-            let _ = self.gaps.send(Gap { from: expected, to: now, reason: GapReason::CatalogBehind, samples: None });
+            let _ = self.gaps.send(Gap {
+                from: expected,
+                to: now,
+                reason: GapReason::CatalogBehind,
+                samples: None,
+            });
         }
     }
 
@@ -469,7 +484,12 @@ impl Dropped {
                 "the buffer is full while the store is away; samples are lost"
             );
             let samples = std::mem::take(&mut self.samples);
-            let _ = gaps.send(Gap { from, to, reason: GapReason::BufferFull, samples: Some(samples) });
+            let _ = gaps.send(Gap {
+                from,
+                to,
+                reason: GapReason::BufferFull,
+                samples: Some(samples),
+            });
         }
     }
 }

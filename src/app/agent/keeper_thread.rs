@@ -13,11 +13,11 @@ use super::{AgentError, DRAIN_GRACE, system};
 use crate::api;
 use crate::app::control::{self, AgentState, SUPERVISED};
 use crate::app::machine;
-use crate::app::up::DEATH_HORIZON;
 use crate::app::source::{Ledger, TableSource};
+use crate::app::up::DEATH_HORIZON;
+use crate::config::args::AgentArgs;
 use crate::config::resolve::{self, CheckCache};
 use crate::config::secret::ProcessSecrets;
-use crate::config::args::AgentArgs;
 use crate::domain::{AgentIdentity, Backoff, Timestamp};
 use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::catalog::Catalog;
@@ -125,9 +125,7 @@ impl KeeperThread {
             buffer.close();
             return Ok(true);
         };
-        state_sender.send_replace(AgentState {
-            ready: true,
-        });
+        state_sender.send_replace(AgentState { ready: true });
 
         let options = Rc::new(KeeperOptions {
             agent,
@@ -189,7 +187,11 @@ async fn sum(tasks: &mut JoinSet<u64>) -> u64 {
 
 /// Writes the session's row, however long the database is away. The instant from which it answers is drawn anew for
 /// each try.
-async fn begin(store: &Timescale, agent: &Arc<AgentIdentity>, args: &AgentArgs) -> (SessionId, Session) {
+async fn begin(
+    store: &Timescale,
+    agent: &Arc<AgentIdentity>,
+    args: &AgentArgs,
+) -> (SessionId, Session) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let started = wall_now().plus(BEGIN_AFTER);

@@ -131,7 +131,11 @@ impl Child {
         self.line.send_replace(None);
         if !stop.is_cancelled() || !status.success() {
             let (agent, partition) = (self.agent.clone(), self.partition);
-            let _ = self.died.send(Died { agent, partition, at: wall_now() });
+            let _ = self.died.send(Died {
+                agent,
+                partition,
+                at: wall_now(),
+            });
         }
         Ok(status)
     }

@@ -29,7 +29,10 @@ impl CatalogSource for List {
         })
     }
 
-    fn changes<'a>(&'a mut self, each: &'a mut dyn FnMut(CatalogChange)) -> BoxFuture<'a, Result<Loaded, SourceError>> {
+    fn changes<'a>(
+        &'a mut self,
+        each: &'a mut dyn FnMut(CatalogChange),
+    ) -> BoxFuture<'a, Result<Loaded, SourceError>> {
         Box::pin(async move {
             match self.later.pop_front() {
                 Some(changes) if changes.is_empty() => Ok(Loaded::Reload),
@@ -163,11 +166,17 @@ async fn a_bad_row_is_reported_and_the_others_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_lost_its_place_is_loaded_anew() {
-    let mut source =
-        List { first: vec![row(1, "a"), row(2, "")], later: [vec![]].into(), ..List::default() };
+    let mut source = List {
+        first: vec![row(1, "a"), row(2, "")],
+        later: [vec![]].into(),
+        ..List::default()
+    };
     let (sender, mut receiver) = mpsc::channel(100);
     let mut catalog = Catalog::default();
-    assert_eq!(catalog.load(&mut source, &mut resolve, &sender).await, Ok(1));
+    assert_eq!(
+        catalog.load(&mut source, &mut resolve, &sender).await,
+        Ok(1)
+    );
     source.first = vec![row(2, "b"), row(3, "c")];
     timeout_follow(&mut catalog, &mut source, &sender).await;
     let mut commands = Vec::new();
