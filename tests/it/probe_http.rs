@@ -29,25 +29,28 @@ fn a_plain_probe_measures_what_happened_and_nothing_else() {
     assert!((30_000..1_000_000).contains(&processing), "{processing}");
     let sum = phases.connect_us.unwrap() + processing + phases.transfer_us.unwrap();
     let duration = sample.duration_us.unwrap();
-    assert!(sum <= duration && duration < sum + 100_000, "{sum} {duration}");
+    assert!(
+        sum <= duration && duration < sum + 100_000,
+        "{sum} {duration}"
+    );
     assert_eq!(sample.lag_us, Some(7_000));
     assert_eq!(sample.status_code, Some(200));
     assert_eq!(sample.http_version, Some(11));
     assert_eq!(sample.remote_ip, Some([127, 0, 0, 1].into()));
     assert_eq!((sample.hops, sample.matched), (0, None));
     assert_eq!((sample.tls_not_after, sample.detail), (None, None));
-    assert!((50..500).contains(&sample.bytes_sent), "{}", sample.bytes_sent);
+    assert!(
+        (50..500).contains(&sample.bytes_sent),
+        "{}",
+        sample.bytes_sent
+    );
     assert!((1_000..1_600).contains(&sample.bytes_received));
     assert!((1..50_000).contains(&sample.cpu_us), "{}", sample.cpu_us);
     assert_eq!(target.count("/a"), 1);
 }
 
 /// Probes `echo`, which must contain each of `expected` and none of `absent`.
-fn sends(
-    change: impl FnOnce(&mut watcher::domain::HttpCheck),
-    expected: &[&str],
-    absent: &[&str],
-) {
+fn sends(change: impl FnOnce(&mut watcher::domain::HttpCheck), expected: &[&str], absent: &[&str]) {
     let (rig, target) = (Rig::new(), target());
     let url = format!("{}/p/q?echo=1", target.http_url());
     let probe = |text: &str, change: &dyn Fn(&mut watcher::domain::HttpCheck)| {
@@ -125,10 +128,18 @@ fn without_a_pattern_no_encoding_is_asked_for() {
 fn the_users_headers_come_before_our_own() {
     sends(
         |check| {
-            check.headers.insert("user-agent", HeaderValue::from_static("mine/1"));
-            check.headers.insert("host", HeaderValue::from_static("other.test"));
-            check.headers.insert("accept-encoding", HeaderValue::from_static("identity"));
-            check.headers.insert("x-thing", HeaderValue::from_static("yes"));
+            check
+                .headers
+                .insert("user-agent", HeaderValue::from_static("mine/1"));
+            check
+                .headers
+                .insert("host", HeaderValue::from_static("other.test"));
+            check
+                .headers
+                .insert("accept-encoding", HeaderValue::from_static("identity"));
+            check
+                .headers
+                .insert("x-thing", HeaderValue::from_static("yes"));
         },
         &[
             "\"user-agent\":\"mine/1\"",
@@ -224,7 +235,9 @@ fn patterns_judge_the_decoded_body() {
         assert_eq!(sample.matched, Some(false), "{encoding}");
     }
     let url = format!("{}/e?body=x", target.http_url());
-    let sample = rig.probe(&endpoint_with(&url, |check| check.must_match = pattern("y")));
+    let sample = rig.probe(&endpoint_with(&url, |check| {
+        check.must_match = pattern("y")
+    }));
     down(&sample, Failure::BodyMismatch);
     assert_eq!(sample.matched, Some(false));
 }
@@ -234,7 +247,9 @@ fn bodies_that_cannot_be_decoded_are_told() {
     let (rig, target) = (Rig::new(), target());
     let probe = |query: &str| {
         let url = format!("{}/d?{query}", target.http_url());
-        rig.probe(&endpoint_with(&url, |check| check.must_match = pattern("x")))
+        rig.probe(&endpoint_with(&url, |check| {
+            check.must_match = pattern("x")
+        }))
     };
     down(
         &probe("header=content-encoding:snappy"),
@@ -244,7 +259,10 @@ fn bodies_that_cannot_be_decoded_are_told() {
         &probe("header=content-encoding:gzip&body=plain"),
         Failure::DecodeError,
     );
-    down(&probe("encoding=gzip&truncate=1&size=9000"), Failure::DecodeError);
+    down(
+        &probe("encoding=gzip&truncate=1&size=9000"),
+        Failure::DecodeError,
+    );
     // Without a pattern nobody looks.
     up(&rig.get(&format!(
         "{}/d?header=content-encoding:snappy",
@@ -259,7 +277,9 @@ fn a_body_is_read_up_to_the_cap() {
     let sample = rig.probe(&endpoint_with(&url, |check| check.body_bytes_max = 100_000));
     up(&sample);
     assert!((100_000..1_000_000).contains(&sample.bytes_received));
-    let sample = rig.probe(&endpoint_with(&url, |check| check.body_bytes_max = 30 << 20));
+    let sample = rig.probe(&endpoint_with(&url, |check| {
+        check.body_bytes_max = 30 << 20
+    }));
     up(&sample);
     assert!(sample.bytes_received > 20_000_000);
 }
@@ -282,7 +302,9 @@ fn http_2_is_spoken_where_it_is_wanted() {
         check.http_version = HttpVersion::Http2;
         check.method = Method::POST;
         check.body = Box::from(*b"ping");
-        check.headers.insert("host", HeaderValue::from_static("name.test"));
+        check
+            .headers
+            .insert("host", HeaderValue::from_static("name.test"));
         check.must_match = pattern("ping");
     }));
     up(&sample);
