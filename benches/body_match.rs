@@ -19,8 +19,11 @@ fn line(bytes: usize, end: &str) -> String {
     text
 }
 
+/// Name, pattern, and a body of so many bytes.
+type Case = (&'static str, &'static str, fn(usize) -> String);
+
 fn bench(c: &mut Criterion) {
-    let cases: [(&str, &str, fn(usize) -> String); 9] = [
+    let cases: [Case; 9] = [
         ("literal", "no such words", |n| line(n, HIT)),
         (
             "typical",

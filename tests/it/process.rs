@@ -91,13 +91,13 @@ async fn two_processes_take_every_due_tick_once_and_stop_clean() {
         audit["stored"].as_i64().unwrap()
     );
     // The target is the oracle: it served what the rows say was probed, and both processes have their share.
-    let probed = database
-        .count("select count(*) from metrics where outcome <> 'skipped'")
-        .await;
+    let probed = count(
+        &database,
+        "select count(*) from metrics where outcome <> 'skipped'",
+    )
+    .await;
     assert_eq!(target.count("/e/") as i64, probed);
-    let shares = database
-        .count("select count(distinct agent) from metrics")
-        .await;
+    let shares = count(&database, "select count(distinct agent) from metrics").await;
     assert_eq!(shares, 2);
     let strays =
         "select count(*) from metrics where split_part(agent, '/', 2)::int <> endpoint_id % 2";
@@ -159,9 +159,11 @@ async fn an_agent_that_is_killed_comes_back_and_its_gap_has_a_name() {
         "{audit}"
     );
     // The sibling went on: what is missing belongs to one partition.
-    let died = database
-        .count("select count(*) from agents where end_reason = 'died'")
-        .await;
+    let died = count(
+        &database,
+        "select count(*) from agents where end_reason = 'died'",
+    )
+    .await;
     assert_eq!(died, 1);
 }
 
@@ -244,9 +246,11 @@ async fn an_outage_of_the_database_loses_and_doubles_nothing() {
     .await;
     up.stop().await;
     assert_clean(&audit(&database, &[]).await);
-    let probed = database
-        .count("select count(*) from metrics where outcome <> 'skipped'")
-        .await;
+    let probed = count(
+        &database,
+        "select count(*) from metrics where outcome <> 'skipped'",
+    )
+    .await;
     assert_eq!(target.count("/e/") as i64, probed);
 }
 
