@@ -8,6 +8,7 @@ pub mod domain;
 pub mod net;
 pub mod pipeline;
 pub mod probe;
+pub mod spool;
 pub mod store;
 pub mod target;
 pub mod telemetry;

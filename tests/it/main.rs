@@ -11,6 +11,7 @@ mod probe_http;
 mod probe_match;
 mod probe_tls;
 mod process;
+mod spool;
 mod store_audit;
 mod store_catalog;
 mod store_roles;

@@ -1,0 +1,1 @@
+delete from batch where id = ?1

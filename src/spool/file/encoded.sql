@@ -1,0 +1,1 @@
+select encoded from batch where id = ?1

@@ -1,0 +1,1 @@
+insert into batch (id, encoded) values (?1, ?2)

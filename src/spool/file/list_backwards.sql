@@ -1,0 +1,1 @@
+select id, length(encoded) from batch order by id desc
