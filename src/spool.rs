@@ -61,8 +61,8 @@ pub enum Durability {
 /// How a spool behaves.
 #[derive(Clone, Debug)]
 pub struct SpoolOptions {
-    /// What the database and its log may take on disk together, bytes; below 1 MiB counts as 1 MiB. One batch larger
-    /// than the log's share (an eighth, 4 MiB at most) may exceed it for the time of its commit.
+    /// What the database and its log may take on disk together, bytes; below 1 MiB counts as 1 MiB. The log's share (a
+    /// quarter, 8 MiB at most) is allocated at once; an encoded batch may be half as large as that.
     pub bytes_max: u64,
     /// What an acknowledged `put` survives.
     pub durability: Durability,

@@ -25,12 +25,10 @@ use crate::domain::Batch;
 /// When the disk is full, room is made for this many times what is needed, one try after the other; 0 asks for no more
 /// than the cap does. The first failure may be for want of room in the log, which copying it back cures.
 const ROOM_FACTORS: [u64; 4] = [0, 1, 4, 16];
-/// Free pages above which the file is cut, and those that are left in it: 2 MiB and 1 MiB, so that a spool that is
-/// filled and emptied all the time keeps its file as it is.
+/// Free pages above which the file is cut (2 MiB; an empty spool's is cut at once), and those that are left in it
+/// (1 MiB), so that a spool that is filled and emptied all the time keeps its file as it is.
 const FREE_PAGES_MAX: u64 = 512;
 const FREE_PAGES_KEPT: u64 = 256;
-/// Pages cut at a time: 1 MiB, some milliseconds, which is how long an order may wait for it.
-const VACUUM_PAGES: u64 = 256;
 
 /// The file and what is in it. Owned by the spool thread.
 pub(super) struct Engine {
@@ -76,14 +74,14 @@ impl Engine {
         engine
     }
 
-    /// Bytes of puts that share a commit at most.
-    pub(super) fn commit_bytes_max(&self) -> usize {
-        usize::try_from(self.sizes().log_bytes / 2).unwrap_or(usize::MAX)
+    /// How the cap is shared out.
+    pub(super) fn sizes(&self) -> file::Sizes {
+        file::Sizes::of(self.shared.options.bytes_max)
     }
 
     /// Puts all of them in one commit, or none.
     pub(super) fn put(&mut self, puts: &[Put]) -> Result<Vec<SpoolId>, SpoolError> {
-        let bytes_max = self.sizes().batch_bytes_max;
+        let bytes_max = self.sizes().commit_bytes_max;
         if let Some(put) = puts.iter().find(|put| put.encoded.len() as u64 > bytes_max) {
             return Err(SpoolError::TooLarge {
                 bytes: put.encoded.len(),
@@ -147,8 +145,7 @@ impl Engine {
             } else if is_damage(&cause) {
                 self.heal(cause)?;
             } else {
-                // It may have failed for want of room in the log. When this fails too, so will the second try.
-                drop(self.file()?.copy_back());
+                self.make_room_in_log()?;
             }
         }
         let mut handed_out = self.shared.handed_out();
@@ -157,8 +154,12 @@ impl Engine {
             handed_out.remove(id);
         }
         drop(handed_out);
+        let free_max = match self.queue.batches() {
+            0 => FREE_PAGES_KEPT,
+            _ => FREE_PAGES_MAX,
+        };
         let free = self.file()?.free_pages();
-        self.shrinking = free.is_ok_and(|free| free > FREE_PAGES_MAX);
+        self.shrinking = free.is_ok_and(|free| free > free_max);
         self.publish();
         Ok(())
     }
@@ -173,7 +174,8 @@ impl Engine {
             if surplus == 0 {
                 return file.copy_back().map(|()| false);
             }
-            file.vacuum(surplus.min(VACUUM_PAGES)).map(|()| true)
+            file.vacuum(surplus.min(file.sizes().vacuum_pages))?;
+            Ok(true)
         });
         // After a failure the next removal tries again.
         self.shrinking = cut.unwrap_or(false);
@@ -198,8 +200,12 @@ impl Engine {
             let handed_out = self.shared.handed_out().clone();
             let file = self.file.as_mut().ok_or(SpoolError::Closed)?;
             let cause = match try_put(file, &self.queue, &handed_out, puts, factor) {
-                Ok(victims) => return Ok(victims),
-                Err(Failed::NoRoom) => return Err(SpoolError::Full),
+                Ok(victims) => {
+                    // The batch is in the log by now; what fails here will be tried again by the next put.
+                    drop(file.fit());
+                    return Ok(victims);
+                }
+                Err(Failed::NoRoom) => return Err(SpoolError::NoRoom),
                 Err(Failed::Sql(cause)) => cause,
             };
             if is_damage(&cause) && !healed {
@@ -211,13 +217,15 @@ impl Engine {
                 Some(next) if is_want_of_room(&cause) => next,
                 _ => return Err(self.disk_error("write to", cause)),
             };
-            // When even this fails, so will the next try, which says why.
-            drop(self.file()?.copy_back());
+            self.make_room_in_log()?;
         }
     }
 
-    fn sizes(&self) -> file::Sizes {
-        file::Sizes::of(self.shared.options.bytes_max)
+    /// A commit may have failed for want of room in the log. When this fails too, so will the next try, which says why.
+    fn make_room_in_log(&mut self) -> Result<(), SpoolError> {
+        let file = self.file()?;
+        drop(file.fit().and_then(|()| file.copy_back()));
+        Ok(())
     }
 
     /// The open file; opened anew when the last attempt to put it right failed.
@@ -315,7 +323,7 @@ fn try_put(
     puts: &[Put],
     room_factor: u64,
 ) -> Result<Vec<Entry>, Failed> {
-    let pages_max = file.sizes().pages_max;
+    let pages_max = file.pages_max();
     let needed: u64 = puts.iter().map(|put| file::pages(put.encoded.len())).sum();
     let transaction = file.begin()?;
     let mut droppable = queue.droppable(handed_out);

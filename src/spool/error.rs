@@ -52,17 +52,19 @@ pub enum SpoolError {
     /// The thread could not be started.
     #[error("start the spool thread")]
     Thread(#[source] io::Error),
-    /// The batch is larger than a batch may be, or than the whole spool.
-    #[error("a batch of {bytes} bytes does not fit a spool that takes {bytes_max} at most")]
+    /// The batch is larger than one may be with this cap: put its halves.
+    #[error(
+        "a batch of {bytes} bytes is too large for this spool, which takes batches of {bytes_max}"
+    )]
     TooLarge {
         /// Encoded size.
         bytes: usize,
         /// The largest that fits.
         bytes_max: u64,
     },
-    /// No room, and what could be dropped for it is being replayed at this moment.
-    #[error("the spool is full and all of it is being replayed")]
-    Full,
+    /// No room below the cap or on the disk, and what is in the spool is being replayed at this moment.
+    #[error("the spool or its disk is full, and there is nothing in it that may be dropped now")]
+    NoRoom,
     /// The disk refused. What was asked has not happened.
     #[error("{doing} the spool {}", path.display())]
     Disk {

@@ -1,12 +1,15 @@
 //! The SQLite file: how it is set up, and the few statements that run on it. Which batch goes where is not decided
 //! here.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction};
+
+use tracing::warn;
 
 use super::codec::{DecodeError, Head};
 use super::{Durability, SpoolId, SpoolOptions};
@@ -22,8 +25,11 @@ const TRIM_DAMAGED_SQL: &str = include_str!("file/trim_damaged.sql");
 
 /// SQLite's default size of a page.
 const PAGE_BYTES: u64 = 4096;
-/// No batch is larger: it bounds what a damaged length can make us allocate.
-const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// The log's share of the cap at most. It is allocated at open, so that what is in the spool can be removed, and the
+/// oldest dropped for newer ones, when the disk is full. A batch may take half of it: 4 MiB are some 90 000 rows.
+const LOG_BYTES_MAX: u64 = 8 << 20;
+/// Bounds what a damaged length can make us allocate: above any batch that was ever put.
+const LENGTH_MAX: u64 = 16 << 20;
 /// An agent that was killed a moment ago may hold the lock until the kernel has cleaned up.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 /// A file up to this size is checked whole at open; a larger one as far as its batches are read. 64 MiB take about
@@ -38,6 +44,7 @@ const DAMAGED_SHARE: u64 = 64;
 /// An open spool file.
 pub(super) struct SpoolFile {
     connection: Connection,
+    path: PathBuf,
     wal_path: PathBuf,
     sizes: Sizes,
 }
@@ -47,21 +54,24 @@ pub(super) struct SpoolFile {
 pub(super) struct Sizes {
     /// Pages of the database at most.
     pub(super) pages_max: u64,
-    /// The log's share, bytes: half of it is the mark at which it is copied back, half is for the commit that passes it.
+    /// The log's share, bytes. A quarter is the mark at which the log is copied back into the database, half is for
+    /// the commit that passes the mark, and a quarter for giving space back meanwhile.
     pub(super) log_bytes: u64,
-    /// The largest batch.
-    pub(super) batch_bytes_max: u64,
+    /// Bytes of batches in one commit, and of the largest batch.
+    pub(super) commit_bytes_max: u64,
+    /// Pages that are given back at a time: 1 MiB, some milliseconds, which is how long an order may wait for it.
+    pub(super) vacuum_pages: u64,
 }
 
 impl Sizes {
     pub(super) fn of(bytes_max: u64) -> Self {
         let bytes_max = bytes_max.max(1 << 20);
-        let log_bytes = (bytes_max / 8).min(4 << 20);
-        let pages_max = (bytes_max - log_bytes) / PAGE_BYTES;
+        let log_bytes = (bytes_max / 4).min(LOG_BYTES_MAX);
         Self {
-            pages_max,
+            pages_max: (bytes_max - log_bytes) / PAGE_BYTES,
             log_bytes,
-            batch_bytes_max: BATCH_BYTES_MAX.min(pages_max / 2 * PAGE_BYTES),
+            commit_bytes_max: log_bytes / 2,
+            vacuum_pages: (log_bytes / 8 / PAGE_BYTES).min(256),
         }
     }
 }
@@ -83,14 +93,17 @@ pub(super) fn is_want_of_room(error: &rusqlite::Error) -> bool {
 
 /// Whether the file's content is at fault, rather than the disk or us.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     ) || matches!(
         error,
-        // A column that is not of its declared type, a table that is not as we made it.
+        // A column that is not of its declared type.
         rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..)
     )
+        // The file is shorter than it says.
+        || code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
 }
 
 impl SpoolFile {
@@ -112,7 +125,7 @@ impl SpoolFile {
                 Durability::PowerCut => "full",
             },
         )?;
-        let log_pages = sizes.log_bytes / 2 / PAGE_BYTES;
+        let log_pages = sizes.log_bytes / 4 / PAGE_BYTES;
         connection.pragma_update(None, "wal_autocheckpoint", log_pages as i64)?;
         connection.pragma_update(None, "journal_size_limit", sizes.log_bytes as i64)?;
         if connection.is_readonly(MAIN_DB)? {
@@ -121,6 +134,7 @@ impl SpoolFile {
         file.check()?;
         connection.execute_batch(SCHEMA_SQL)?;
         file.limit_pages(sizes.pages_max)?;
+        file.allocate_log();
         Ok(file)
     }
 
@@ -138,13 +152,27 @@ impl SpoolFile {
         connection.busy_timeout(LOCK_WAIT)?;
         // Before the first look at the file, so that no shared memory is made and the lock is kept.
         connection.pragma_update(None, "locking_mode", "exclusive")?;
-        let length = BATCH_BYTES_MAX + (1 << 20);
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length as i32)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX as i32)?;
         Ok(Self {
             connection,
+            path: path.to_owned(),
             wal_path: beside(path, "-wal"),
             sizes,
         })
+    }
+
+    /// Zeros after the last frame are no frames; SQLite writes over them and never cuts them off.
+    fn allocate_log(&self) {
+        let allocated = File::options()
+            .write(true)
+            .open(&self.wal_path)
+            .and_then(|log| {
+                let flags = rustix::fs::FallocateFlags::empty();
+                Ok(rustix::fs::fallocate(log, flags, 0, self.sizes.log_bytes)?)
+            });
+        if let Err(error) = allocated {
+            warn!(%error, path = %self.wal_path.display(), "no space is reserved for the spool's log: a full disk will stop the spool");
+        }
     }
 
     fn check(&self) -> rusqlite::Result<()> {
@@ -238,6 +266,28 @@ impl SpoolFile {
         transaction.commit()
     }
 
+    /// Pages that the database may have now: what the cap allows, and what the disk has room for when it is nearly
+    /// full.
+    pub(super) fn pages_max(&self) -> u64 {
+        let room = rustix::fs::statvfs(&self.path)
+            .ok()
+            // Some file systems do not say.
+            .filter(|disk| disk.f_blocks > 0)
+            .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) / PAGE_BYTES);
+        let fits = |room: u64| (self.bytes_of(&self.path) / PAGE_BYTES).saturating_add(room);
+        self.sizes.pages_max.min(room.map_or(u64::MAX, fits))
+    }
+
+    /// Cuts off what the disk has no room for, so that the log can be copied back; when all is well, nothing.
+    pub(super) fn fit(&self) -> rusqlite::Result<()> {
+        let surplus = self.pragma("page_count")?.saturating_sub(self.pages_max());
+        if surplus > 0 {
+            self.vacuum(surplus)?;
+            self.copy_back()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn free_pages(&self) -> rusqlite::Result<u64> {
         self.pragma("freelist_count")
     }
@@ -257,9 +307,11 @@ impl SpoolFile {
 
     /// What database and log take on disk, bytes.
     pub(super) fn bytes(&self) -> u64 {
-        let log = std::fs::metadata(&self.wal_path).map_or(0, |file| file.len());
-        let path = self.connection.path().unwrap_or_default();
-        log + std::fs::metadata(path).map_or(0, |file| file.len())
+        self.bytes_of(&self.path) + self.bytes_of(&self.wal_path)
+    }
+
+    fn bytes_of(&self, path: &Path) -> u64 {
+        std::fs::metadata(path).map_or(0, |file| file.len())
     }
 
     fn pragma(&self, name: &str) -> rusqlite::Result<u64> {
@@ -305,4 +357,12 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// The directory that `path` is in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }

@@ -9,7 +9,7 @@ use rusqlite::ErrorCode;
 
 use super::engine::Engine;
 use super::error::SpoolError;
-use super::file::{SpoolFile, beside, is_damage};
+use super::file::{SpoolFile, beside, directory_of, is_damage};
 use super::index::Index;
 use super::recover::recover;
 use super::shared::Shared;
@@ -49,10 +49,7 @@ pub(super) fn open(
 /// Held while the spool is open. SQLite locks the file too, but only as long as it looks like a database; this one
 /// also makes sure that nobody puts a damaged file aside while another does. The file stays: removing it would race.
 fn lock(path: &Path) -> Result<File, SpoolError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let refused = |source| directory_error(directory, source);
     std::fs::create_dir_all(directory).map_err(refused)?;
     let file = File::options()

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::codec::{self, Head};
 use super::error::SpoolError;
-use super::file::{SpoolFile, beside, insert};
+use super::file::{SpoolFile, beside, directory_of, insert};
 use super::open::open_error;
 use super::{SpoolId, SpoolOptions};
 
@@ -77,13 +77,12 @@ pub(super) fn recover(
 
 /// Renames database and log, and forgets the oldest of those put aside before.
 fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let earlier = put_aside_before(path);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let mut at = now.map_or(0, |since| since.as_secs());
-    let mut aside = beside(path, &format!(".damaged-{at}"));
-    while aside.exists() {
-        at += 1;
-        aside = beside(path, &format!(".damaged-{at}"));
-    }
+    let now = now.map_or(0, |since| since.as_secs());
+    // Later than the last one, also within one second and after the clock was set back.
+    let at = earlier.first().map_or(now, |last| now.max(last + 1));
+    let aside = aside(path, at);
     // The log first: without it the database is merely older; without the database it is nothing, and it would be
     // taken for the new file's.
     let renamed = fs::rename(beside(path, "-wal"), beside(&aside, "-wal"));
@@ -93,19 +92,27 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
         return Err(error);
     }
     fs::rename(path, &aside)?;
-    forget_old(path);
+    for at in earlier.into_iter().skip(KEPT - 1) {
+        let old = self::aside(path, at);
+        for file in [beside(&old, "-wal"), old] {
+            // What cannot be removed is only in the way; the next time tries again.
+            drop(fs::remove_file(file));
+        }
+    }
     Ok(aside)
 }
 
-fn forget_old(path: &Path) {
-    let (Some(directory), Some(name)) = (aside_directory(path), path.file_name()) else {
-        return;
-    };
+fn aside(path: &Path, at: u64) -> PathBuf {
+    beside(path, &format!(".damaged-{at}"))
+}
+
+/// Times of the files put aside before, the latest first.
+fn put_aside_before(path: &Path) -> Vec<u64> {
+    let name = path.file_name().unwrap_or_default();
     let prefix = format!("{}.damaged-", name.to_string_lossy());
-    let Ok(entries) = fs::read_dir(directory) else {
-        return;
-    };
-    let mut times: Vec<u64> = entries
+    let mut times: Vec<u64> = fs::read_dir(directory_of(path))
+        .into_iter()
+        .flatten()
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name();
@@ -113,22 +120,7 @@ fn forget_old(path: &Path) {
         })
         .collect();
     times.sort_unstable_by(|a, b| b.cmp(a));
-    for at in times.into_iter().skip(KEPT) {
-        let old = beside(path, &format!(".damaged-{at}"));
-        for file in [beside(&old, "-wal"), old] {
-            // What cannot be removed is only in the way; the next time tries again.
-            drop(fs::remove_file(file));
-        }
-    }
-}
-
-fn aside_directory(path: &Path) -> Option<&Path> {
-    let parent = path.parent()?;
-    Some(if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    })
+    times
 }
 
 /// Takes over every batch whose checksums hold, those of a later release included.

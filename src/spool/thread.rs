@@ -136,14 +136,16 @@ fn carry_out(
 ) -> Option<Command> {
     match order {
         Command::Put(put, reply) => {
-            let bytes_max = engine.commit_bytes_max();
-            let mut bytes = put.encoded.len();
+            let bytes_max = engine.sizes().commit_bytes_max;
+            let mut bytes = put.encoded.len() as u64;
             let mut group = vec![(put, reply)];
             let mut left_over = None;
             while bytes < bytes_max {
                 match orders.try_recv() {
-                    Ok(Command::Put(put, reply)) => {
-                        bytes += put.encoded.len();
+                    Ok(Command::Put(put, reply))
+                        if bytes + (put.encoded.len() as u64) <= bytes_max =>
+                    {
+                        bytes += put.encoded.len() as u64;
                         group.push((put, reply));
                     }
                     Ok(other) => {

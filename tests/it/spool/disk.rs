@@ -88,7 +88,7 @@ async fn a_full_disk_can_be_drained() {
     let Some(disk) = SmallDisk::mount("size=6m") else {
         return;
     };
-    let (spool, thread) = Spool::open(&disk.path(), options(64 * MIB)).unwrap();
+    let (spool, thread) = Spool::open(&disk.path(), options(8 * MIB)).unwrap();
     for n in 0..50 {
         spool.put(&batch(n, 1_000)).await.unwrap();
     }
