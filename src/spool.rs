@@ -13,6 +13,7 @@
 //! `path.damaged-<unix time>` that a person may look into or delete.
 
 pub mod codec;
+mod commit;
 mod dropped;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ mod open;
 mod queue;
 mod recover;
 mod shared;
+mod sizes;
 mod thread;
 
 pub use dropped::{DropCause, Dropped};

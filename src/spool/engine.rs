@@ -2,7 +2,6 @@
 //!
 //! The file is changed first, in one transaction, and memory after the commit: whatever fails leaves both as they were.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,14 +10,16 @@ use tracing::error;
 
 use super::SpoolId;
 use super::codec::{self, DecodeError};
+use super::commit::{Failed, try_put, try_remove};
 use super::dropped::{DropCause, Dropped};
 use super::error::SpoolError;
-use super::file::{self, SpoolFile, is_damage, is_want_of_room};
+use super::file::{SpoolFile, is_damage, is_want_of_room};
 use super::index::Index;
 use super::open::open_error;
 use super::queue::{Entry, Queue};
 use super::recover::recover;
 use super::shared::Shared;
+use super::sizes::Sizes;
 use super::thread::{HandedOut, Put};
 use crate::domain::Batch;
 
@@ -39,18 +40,6 @@ pub(super) struct Engine {
     shrinking: bool,
     // Last, so that it is given up after the file is closed.
     _lock: File,
-}
-
-/// Why a commit did not come about.
-enum Failed {
-    NoRoom,
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
 }
 
 impl Engine {
@@ -75,8 +64,8 @@ impl Engine {
     }
 
     /// How the cap is shared out.
-    pub(super) fn sizes(&self) -> file::Sizes {
-        file::Sizes::of(self.shared.options.bytes_max)
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes::of(self.shared.options.bytes_max)
     }
 
     /// Puts all of them in one commit, or none.
@@ -315,47 +304,5 @@ impl Engine {
     }
 }
 
-/// Drops the oldest batches until there is room, then inserts. Returns what was dropped.
-fn try_put(
-    file: &mut SpoolFile,
-    queue: &Queue,
-    handed_out: &HashSet<SpoolId>,
-    puts: &[Put],
-    room_factor: u64,
-) -> Result<Vec<Entry>, Failed> {
-    let pages_max = file.pages_max();
-    let needed: u64 = puts.iter().map(|put| file::pages(put.encoded.len())).sum();
-    let transaction = file.begin()?;
-    let mut droppable = queue.droppable(handed_out);
-    let mut victims = Vec::new();
-    loop {
-        let below_cap = file::used_pages(&transaction)? + needed <= pages_max;
-        let enough_free = file::free_pages(&transaction)? >= needed * room_factor;
-        if below_cap && enough_free {
-            break;
-        }
-        match droppable.next() {
-            Some(victim) => {
-                file::delete(&transaction, victim.id)?;
-                victims.push(victim.clone());
-            }
-            None if below_cap => break,
-            None => return Err(Failed::NoRoom),
-        }
-    }
-    let mut id = queue.last();
-    for put in puts {
-        id = id.next();
-        file::insert(&transaction, id, &put.encoded)?;
-    }
-    transaction.commit()?;
-    Ok(victims)
-}
-
-fn try_remove(file: &mut SpoolFile, ids: &[SpoolId]) -> rusqlite::Result<()> {
-    let transaction = file.begin()?;
-    for id in ids {
-        file::delete(&transaction, *id)?;
-    }
-    transaction.commit()
-}
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,19 @@
 //! The SQLite file: how it is set up, and the few statements that run on it. Which batch goes where is not decided
 //! here.
 
+use std::ffi::c_int;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction, ffi};
 
 use tracing::warn;
 
 use super::codec::{DecodeError, Head};
+use super::sizes::{PAGE_BYTES, Sizes};
 use super::{Durability, SpoolId, SpoolOptions};
 
 const SCHEMA_SQL: &str = include_str!("file/schema.sql");
@@ -23,11 +25,6 @@ const LIST_BACKWARDS_SQL: &str = include_str!("file/list_backwards.sql");
 const SET_ASIDE_SQL: &str = include_str!("file/set_aside.sql");
 const TRIM_DAMAGED_SQL: &str = include_str!("file/trim_damaged.sql");
 
-/// SQLite's default size of a page.
-const PAGE_BYTES: u64 = 4096;
-/// The log's share of the cap at most. It is allocated at open, so that what is in the spool can be removed, and the
-/// oldest dropped for newer ones, when the disk is full. A batch may take half of it: 4 MiB are some 90 000 rows.
-const LOG_BYTES_MAX: u64 = 8 << 20;
 /// Bounds what a damaged length can make us allocate: above any batch that was ever put.
 const LENGTH_MAX: u64 = 16 << 20;
 /// An agent that was killed a moment ago may hold the lock until the kernel has cleaned up.
@@ -35,6 +32,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(500);
 /// A file up to this size is checked whole at open; a larger one as far as its batches are read. 64 MiB take about
 /// 0.1 s from the page cache.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
+/// What `pragma auto_vacuum` says of our files.
+const INCREMENTAL: u64 = 2;
 /// Bytes that hold the head of nearly any batch.
 const HEAD_BYTES: usize = 512;
 /// Damaged batches kept for a person, and the share of the cap that one may take.
@@ -49,42 +48,10 @@ pub(super) struct SpoolFile {
     sizes: Sizes,
 }
 
-/// How the cap is shared out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Sizes {
-    /// Pages of the database at most.
-    pub(super) pages_max: u64,
-    /// The log's share, bytes. A quarter is the mark at which the log is copied back into the database, half is for
-    /// the commit that passes the mark, and a quarter for giving space back meanwhile.
-    pub(super) log_bytes: u64,
-    /// Bytes of batches in one commit, and of the largest batch.
-    pub(super) commit_bytes_max: u64,
-    /// Pages that are given back at a time: 1 MiB, some milliseconds, which is how long an order may wait for it.
-    pub(super) vacuum_pages: u64,
-}
-
-impl Sizes {
-    pub(super) fn of(bytes_max: u64) -> Self {
-        let bytes_max = bytes_max.max(1 << 20);
-        let log_bytes = (bytes_max / 4).min(LOG_BYTES_MAX);
-        Self {
-            pages_max: (bytes_max - log_bytes) / PAGE_BYTES,
-            log_bytes,
-            commit_bytes_max: log_bytes / 2,
-            vacuum_pages: (log_bytes / 8 / PAGE_BYTES).min(256),
-        }
-    }
-}
-
-/// Pages that a row of `bytes` takes at most: its overflow pages, and a share of leaf and pointer-map pages.
-pub(super) fn pages(bytes: usize) -> u64 {
-    (bytes as u64).div_ceil(PAGE_BYTES - 4) + 2
-}
-
 /// Whether the disk, the quota or the cap on pages has no room.
 pub(super) fn is_want_of_room(error: &rusqlite::Error) -> bool {
     // An exhausted quota is a failed write to SQLite, as is a disk that fails: worth the same tries.
-    let failed_write = rusqlite::ffi::SQLITE_IOERR_WRITE;
+    let failed_write = ffi::SQLITE_IOERR_WRITE;
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || error
             .sqlite_error()
@@ -103,7 +70,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..)
     )
         // The file is shorter than it says.
-        || code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
+        || code == Some(ffi::SQLITE_IOERR_SHORT_READ)
 }
 
 impl SpoolFile {
@@ -128,9 +95,6 @@ impl SpoolFile {
         let log_pages = sizes.log_bytes / 4 / PAGE_BYTES;
         connection.pragma_update(None, "wal_autocheckpoint", log_pages as i64)?;
         connection.pragma_update(None, "journal_size_limit", sizes.log_bytes as i64)?;
-        if connection.is_readonly(MAIN_DB)? {
-            return Err(read_only());
-        }
         file.check()?;
         connection.execute_batch(SCHEMA_SQL)?;
         file.limit_pages(sizes.pages_max)?;
@@ -176,17 +140,27 @@ impl SpoolFile {
     }
 
     fn check(&self) -> rusqlite::Result<()> {
+        if self.connection.is_readonly(MAIN_DB)? {
+            // By its mode it is not ours to write; with the right mode it is its head that says so, wrongly.
+            let writable = rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).is_ok();
+            return Err(match writable {
+                true => failure(ffi::SQLITE_CORRUPT, "a head that forbids writing"),
+                false => failure(ffi::SQLITE_READONLY, "the file cannot be written"),
+            });
+        }
+        if self.pragma("auto_vacuum")? != INCREMENTAL {
+            return Err(failure(ffi::SQLITE_CORRUPT, "a head that is not ours"));
+        }
         if self.pragma("page_count")? * PAGE_BYTES > CHECK_BYTES_MAX {
             return Ok(());
         }
         let verdict: String = self
             .connection
             .pragma_query_value(None, "quick_check", |row| row.get(0))?;
-        if verdict == "ok" {
-            return Ok(());
+        match verdict.as_str() {
+            "ok" => Ok(()),
+            fault => Err(failure(ffi::SQLITE_CORRUPT, fault)),
         }
-        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        Err(rusqlite::Error::SqliteFailure(corrupt, Some(verdict)))
     }
 
     /// At close the log stays beside the file, as evidence and as what salvage reads.
@@ -347,9 +321,8 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     Ok(value.unsigned_abs())
 }
 
-fn read_only() -> rusqlite::Error {
-    let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
-    rusqlite::Error::SqliteFailure(read_only, None)
+fn failure(code: c_int, what: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(what.into()))
 }
 
 /// `path` with something appended to its name.

@@ -1,6 +1,9 @@
 //! The queue as the file tells it.
 
+use rusqlite::ErrorCode;
+
 use super::SpoolId;
+use super::codec::{DecodeError, Head};
 use super::file::SpoolFile;
 use super::queue::Queue;
 
@@ -21,12 +24,7 @@ impl Index {
             damaged: 0,
         };
         for (id, bytes) in listed {
-            let head = if id.is_sane() {
-                file.head(id)?
-            } else {
-                Err(super::codec::DecodeError::Head)
-            };
-            match head {
+            match head(file, id)? {
                 Ok(head) => {
                     let entry = index.queue.entry(id, bytes, &head);
                     index.queue.push(entry);
@@ -38,5 +36,18 @@ impl Index {
             }
         }
         Ok(index)
+    }
+}
+
+fn head(file: &SpoolFile, id: SpoolId) -> rusqlite::Result<Result<Head, DecodeError>> {
+    if !id.is_sane() {
+        return Ok(Err(DecodeError::Head));
+    }
+    match file.head(id) {
+        // What SQLite says to a value that is no blob.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+            Ok(Err(DecodeError::Head))
+        }
+        read => read,
     }
 }

@@ -115,6 +115,12 @@ fn with_body(batch: &Batch, version: u8, change: impl FnOnce(&mut Vec<u8>)) -> V
     head.seal(version, &body)
 }
 
+/// The bytes of a batch as another version of the format would have them.
+pub(in crate::spool) fn with_version(bytes: &[u8], version: u8) -> Vec<u8> {
+    let head = Head::read(bytes).unwrap();
+    head.seal(version, head.body(bytes).unwrap())
+}
+
 proptest! {
     #[test]
     fn what_is_encoded_is_decoded(batch in any_batch()) {

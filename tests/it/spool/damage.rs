@@ -56,7 +56,7 @@ async fn an_undamaged_pair_of_files_is_whole() {
 async fn flipped_bits_anywhere_lose_little_and_deliver_nothing_false() {
     let (database, log) = left_by_a_killed_process().await;
     let (mut put_aside, mut set_aside, mut whole) = (0, 0, 0);
-    // A prime step, so that the places differ within their pages; the first pages, with the structure, more densely.
+    // A prime step, so that the places differ within their pages; the first page, with the structure, more densely.
     let places = (0..4_096)
         .step_by(61)
         .chain((4_096..database.len()).step_by(1_013));
