@@ -3,12 +3,13 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use watcher::domain::{
     AgentIdentity, Batch, EndpointId, Failure, Phases, Reason, Sample, Timestamp,
 };
-use watcher::spool::{Durability, Spool, SpoolOptions, codec};
+use watcher::spool::{Durability, Spool, SpoolOptions, SpoolThread, codec};
 
 const ROWS: u32 = 5_000;
 
@@ -81,12 +82,20 @@ fn spool(criterion: &mut Criterion) {
             durability,
             ..SpoolOptions::default()
         };
-        let (spool, thread) = Spool::open(&directory.path().join("spool.db"), options).unwrap();
+        let path = directory.path().join("spool.db");
+        let (spool, thread) = Spool::open(&path, options.clone()).unwrap();
         group.bench_function(name, |bencher| {
             bencher.iter(|| runtime.block_on(spool.put(&batch)).unwrap());
         });
-        drop(spool);
-        thread.join(std::time::Duration::from_secs(60)).unwrap();
+        let close = |(spool, thread): (Spool, SpoolThread)| {
+            drop(spool);
+            thread.join(Duration::from_secs(60)).unwrap();
+        };
+        close((spool, thread));
+        // What a start costs that finds a full spool: the file is checked whole.
+        group.bench_function(format!("open_full_after_{name}"), |bencher| {
+            bencher.iter(|| close(Spool::open(&path, options.clone()).unwrap()));
+        });
     }
     group.finish();
 }

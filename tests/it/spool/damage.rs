@@ -58,7 +58,7 @@ async fn flipped_bits_anywhere_lose_little_and_deliver_nothing_false() {
     let (mut put_aside, mut set_aside, mut whole) = (0, 0, 0);
     // A prime step, so that the places differ within their pages; the first page, with the structure, more densely.
     let places = (0..4_096)
-        .step_by(61)
+        .step_by(29)
         .chain((4_096..database.len()).step_by(1_013));
     for (turn, place) in places.enumerate() {
         let mut damaged = database.clone();
