@@ -35,7 +35,7 @@ use wire::Reader;
 
 /// The version that this release writes.
 const VERSION: u8 = 1;
-/// Bytes that a row takes about: sized by the batches of benches/spool.rs (42–47).
+/// Bytes that a row takes about: 49 in benches/spool.rs, and some more for longer words.
 const ROW_BYTES: usize = 64;
 
 /// Why bytes are not a batch.

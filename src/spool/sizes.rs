@@ -3,7 +3,7 @@
 /// SQLite's default size of a page.
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// The log's share of the cap at most. It is allocated at open, so that what is in the spool can be removed, and the
-/// oldest dropped for newer ones, when the disk is full. A batch may take half of it: 4 MiB are some 90 000 rows.
+/// oldest dropped for newer ones, when the disk is full. A batch may take half of it: 4 MiB are some 80 000 rows.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
 /// The parts of the cap.
