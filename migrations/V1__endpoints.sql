@@ -177,16 +177,16 @@ begin
     return null;
 end $$;
 
--- At the commit: the net effect of the transaction. An old validity ends now, a new one starts 3 s later, by when every
--- agent has heard of it; rows that an agent writes in between are neither due nor missing.
+-- At the commit: the net effect of the transaction. An old validity ends now. A new one starts when every agent has
+-- heard of it: 3 s later, and 50 µs more per changed row, since this function itself takes some 15 µs a row before the
+-- commit can be seen, and the agents have as many rows to read. Rows that an agent writes in between are neither due
+-- nor missing.
 create function endpoints_committed() returns trigger language plpgsql security definer as $$
 declare
     change_time constant timestamptz := clock_timestamp();
+    changed bigint;
 begin
     delete from endpoint_change_transactions where xid = new.xid;
-
-    update endpoint_changes set changed_at = change_time
-    where xid = new.xid and changed_at < change_time - interval '100 milliseconds';
 
     -- A schedule that still holds is left alone, but for its timeout.
     update endpoint_schedules s
@@ -208,16 +208,23 @@ begin
       and (e.id is null or (s.interval_ms, s.locations) is distinct from (e.interval_s * 1000, e.locations));
 
     -- The start lies after every earlier end, whatever this clock did.
+    select count(*) into changed from endpoint_changes where xid = new.xid;
     insert into endpoint_schedules (endpoint_id, interval_ms, timeout_ms, locations, valid)
     select e.id, e.interval_s * 1000, coalesce(e.timeout_ms, least(10000, e.interval_s * 1000)), e.locations,
-        tstzrange(greatest(change_time, ended.at) + interval '3 seconds', null)
-    from endpoint_changes c join endpoints e on e.id = c.endpoint_id and e.enabled
+        tstzrange(greatest(soon.at, ended.at), null)
+    from (select clock_timestamp() + interval '3 seconds' + changed * interval '50 microseconds' as at offset 0) soon
+    cross join endpoint_changes c
+    join endpoints e on e.id = c.endpoint_id and e.enabled
     left join lateral (
         select upper(s.valid) as at from endpoint_schedules s
         where s.endpoint_id = e.id order by lower(s.valid) desc limit 1
     ) ended on true
     where c.xid = new.xid
       and not exists (select from endpoint_schedules s where s.endpoint_id = e.id and upper_inf(s.valid));
+
+    -- Agents judge by this whether they heard in time.
+    update endpoint_changes set changed_at = clock_timestamp()
+    where xid = new.xid and changed_at < clock_timestamp() - interval '100 milliseconds';
 
     perform pg_notify('watcher_endpoints', '');
     return null;
@@ -247,7 +254,10 @@ begin
     loop
         execute format('alter function %s set search_path = pg_catalog, %I, pg_temp', f, current_schema());
         execute format('revoke execute on function %s from public', f);
+        -- A plan made while the tables were empty must not be kept while they grow to a million rows; and compiling
+        -- such a plan takes longer than running it.
+        execute format('alter function %s set plan_cache_mode = force_custom_plan', f);
+        execute format('alter function %s set jit = off', f);
+        execute format('alter function %s set work_mem = %L', f, '64MB');
     end loop;
-    -- A plan made while the tables were empty must not be kept while they grow to a million rows.
-    alter function endpoints_committed() set plan_cache_mode = force_custom_plan;
 end $$;
