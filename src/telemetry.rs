@@ -1,1 +1,181 @@
-//! One function per fact; names; exporters.
+//! One function per fact. What a number is called is in `names`; who reads it is in the exporters. No label ever
+//! carries a URL, a host or a name: labels are closed sets.
+
+pub mod logging;
+pub mod names;
+pub mod prometheus;
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::domain::{Outcome, Phases, Reason, Sample, SkipReason};
+
+/// Handles for what is counted per sample: looked up once, since a look-up costs more than the count.
+#[derive(Clone)]
+pub struct ProbeMetrics {
+    outcomes: [Counter; 4],
+    phases: [Histogram; 5],
+    duration: Histogram,
+    lag: Histogram,
+    in_flight: Gauge,
+    endpoints: Gauge,
+}
+
+impl Default for ProbeMetrics {
+    fn default() -> Self {
+        Self {
+            outcomes: [
+                Outcome::Up,
+                Outcome::Degraded,
+                Outcome::Down,
+                Outcome::Skipped,
+            ]
+            .map(|outcome| counter!(names::PROBES, "outcome" => outcome.label())),
+            phases: names::PHASES.map(|phase| histogram!(names::PROBE_DURATION, "phase" => phase)),
+            duration: histogram!(names::PROBE_DURATION, "phase" => "total"),
+            lag: histogram!(names::SCHEDULE_LAG),
+            in_flight: gauge!(names::IN_FLIGHT),
+            endpoints: gauge!(names::ENDPOINTS),
+        }
+    }
+}
+
+impl ProbeMetrics {
+    /// A sample was taken, skipped ones included.
+    pub fn sampled(&self, sample: &Sample) {
+        self.outcomes[sample.outcome() as usize].increment(1);
+        match sample.reason {
+            Some(Reason::Skipped(why)) => {
+                counter!(names::SKIPPED, "reason" => why.label()).increment(1)
+            }
+            Some(Reason::Failed(why)) => {
+                counter!(names::FAILURES, "reason" => why.label()).increment(1)
+            }
+            _ => {}
+        }
+        let Phases {
+            resolve_us,
+            connect_us,
+            tls_us,
+            processing_us,
+            transfer_us,
+        } = sample.phases;
+        for (histogram, us) in
+            self.phases
+                .iter()
+                .zip([resolve_us, connect_us, tls_us, processing_us, transfer_us])
+        {
+            record_us(histogram, us);
+        }
+        record_us(&self.duration, sample.duration_us);
+        record_us(&self.lag, sample.lag_us);
+    }
+
+    /// Probes under way.
+    pub fn in_flight(&self, probes: usize) {
+        self.in_flight.set(probes as f64);
+    }
+
+    /// Endpoints that this process probes.
+    pub fn endpoints(&self, endpoints: usize) {
+        self.endpoints.set(endpoints as f64);
+    }
+}
+
+fn record_us(histogram: &Histogram, us: Option<u32>) {
+    if let Some(us) = us {
+        histogram.record(f64::from(us) / 1e6);
+    }
+}
+
+/// Why samples were lost. Each loss is also an ERROR in the log and a gap in the audit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DropReason {
+    /// The buffer was full while the store was away.
+    BufferFull,
+    /// The store refused the row.
+    Refused,
+    /// The store was away until the end of the shutdown.
+    Shutdown,
+}
+
+impl DropReason {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::BufferFull => "buffer_full",
+            Self::Refused => "refused",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Samples were lost.
+pub fn samples_dropped(reason: DropReason, samples: u64) {
+    counter!(names::DROPPED, "reason" => reason.label()).increment(samples);
+}
+
+/// A batch was stored; `new_rows` of its rows were not there before.
+pub fn batch_stored(rows: usize, new_rows: u64, took: Duration) {
+    counter!(names::STORED).increment(new_rows);
+    histogram!(names::BATCH_ROWS).record(rows as f64);
+    histogram!(names::WRITE_DURATION).record(took.as_secs_f64());
+}
+
+/// A batch could not be stored at this try.
+pub fn store_failed(kind: &'static str) {
+    counter!(names::STORE_ERRORS, "kind" => kind).increment(1);
+}
+
+/// Whether a keeper has a working connection.
+pub fn store_connected(connected: bool) {
+    gauge!(names::STORE_CONNECTED).set(if connected { 1.0 } else { 0.0 });
+}
+
+/// Samples waiting for a keeper.
+pub fn buffered(rows: usize) {
+    gauge!(names::BUFFER_ROWS).set(rows as f64);
+}
+
+/// Ticks in a span of time were not probed or not stored.
+pub fn gap(reason: &'static str) {
+    counter!(names::GAPS, "reason" => reason).increment(1);
+}
+
+/// Endpoints that are not probed because their row is not valid.
+pub fn endpoint_problems(endpoints: usize) {
+    gauge!(names::ENDPOINT_PROBLEMS).set(endpoints as f64);
+}
+
+/// How far our clock is ahead of the database's.
+pub fn clock_offset(seconds: f64) {
+    gauge!(names::CLOCK_OFFSET).set(seconds);
+}
+
+/// CPU time and memory of this process so far.
+pub fn process_usage(cpu: Duration, resident_bytes: u64) {
+    counter!(names::PROCESS_CPU_US).absolute(cpu.as_micros() as u64);
+    gauge!(names::PROCESS_RESIDENT).set(resident_bytes as f64);
+}
+
+/// The supervisor started an agent again.
+pub fn agent_restarted() {
+    counter!(names::AGENT_RESTARTS).increment(1);
+}
+
+/// Makes series of counters that may stay at zero appear from the start, so that a rate over them works.
+pub fn register() {
+    for reason in [
+        DropReason::BufferFull,
+        DropReason::Refused,
+        DropReason::Shutdown,
+    ] {
+        samples_dropped(reason, 0);
+    }
+    for why in SkipReason::ALL {
+        counter!(names::SKIPPED, "reason" => why.label()).increment(0);
+    }
+    counter!(names::STORED).increment(0);
+    store_connected(false);
+    buffered(0);
+}

@@ -1,1 +1,278 @@
-//! TCP connections.
+//! TCP connections: one address at a time, the next one when the first is refused or slow.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+use crate::domain::{Failure, SkipReason};
+
+/// How long an address may be silent before the next one is tried beside it (RFC 8305 advises 250 ms).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried; a name server may send hundreds.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("connect to {address}")]
+pub struct ConnectError {
+    /// What was dialled.
+    pub address: SocketAddr,
+    /// What it means.
+    pub cause: ConnectCause,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What a failed connect means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectCause {
+    /// The target's doing, or the network's.
+    Target(Failure),
+    /// Our own.
+    Agent(SkipReason),
+}
+
+/// Connects to the first of `addresses` that answers; they are tried in order, the next one when one fails or has been
+/// silent for 250 ms. Has no deadline of its own. `on_dial` is told each address as it is dialled.
+///
+/// Of several failures the last one is reported, unless one was the agent's own fault: that one is, since the answer
+/// might have been another without it.
+pub async fn connect(
+    addresses: &[SocketAddr],
+    on_dial: impl Fn(IpAddr),
+) -> Result<TcpStream, ConnectError> {
+    let dial = |address: SocketAddr| {
+        on_dial(address.ip());
+        connect_one(address)
+    };
+    match addresses {
+        [address] => dial(*address).await,
+        _ => staggered(addresses, dial).await,
+    }
+}
+
+async fn staggered<F>(
+    addresses: &[SocketAddr],
+    dial: impl Fn(SocketAddr) -> F,
+) -> Result<TcpStream, ConnectError>
+where
+    F: Future<Output = Result<TcpStream, ConnectError>>,
+{
+    let mut waiting = addresses.iter().take(ADDRESSES_MAX).copied();
+    let mut dialled = FuturesUnordered::new();
+    let mut failed: Option<ConnectError> = None;
+    loop {
+        let next = waiting.next();
+        let is_last = next.is_none();
+        if let Some(address) = next {
+            dialled.push(dial(address));
+        }
+        let mut patience = pin!(sleep(NEXT_ADDRESS_AFTER));
+        loop {
+            tokio::select! {
+                answer = dialled.next() => match answer {
+                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Err(error)) => {
+                        let keep = failed.as_ref().is_some_and(|f| matches!(f.cause, ConnectCause::Agent(_)));
+                        if !keep {
+                            failed = Some(error);
+                        }
+                        if !is_last {
+                            break;
+                        }
+                    }
+                    None => match failed {
+                        Some(error) => return Err(error),
+                        None if is_last => return Err(no_address()),
+                        None => break,
+                    },
+                },
+                () = &mut patience, if !is_last => break,
+            }
+        }
+    }
+}
+
+fn no_address() -> ConnectError {
+    ConnectError {
+        address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        cause: ConnectCause::Agent(SkipReason::AgentError),
+        source: io::Error::other("no address to dial"),
+    }
+}
+
+async fn connect_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let failed = |source: io::Error| ConnectError {
+        address,
+        cause: cause(&source, address),
+        source,
+    };
+    let socket = open(address).map_err(failed)?;
+    let stream = socket.connect(address).await.map_err(failed)?;
+    // Dialling a closed port in the ephemeral range of this machine can connect a socket to itself.
+    if stream.local_addr().map_err(failed)? == address {
+        return Err(failed(io::ErrorKind::ConnectionRefused.into()));
+    }
+    Ok(stream)
+}
+
+/// A socket that sends at once and, when closed, resets.
+///
+/// Whoever closes first keeps the port in TIME_WAIT for 60 s. The default range has 28 232 ports, which is 470 new
+/// connections a second to one address and port: two thousand endpoints behind one load balancer would run dry within a
+/// minute. `tcp_tw_reuse` helps on loopback only (its default). A probe wants nothing of a connection once the answer
+/// is there, or the deadline has passed, and the request says `Connection: close`: so a reset loses nothing, stops a
+/// hostile peer's stream, and leaves nothing behind on either side.
+fn open(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_nodelay(true)?;
+    socket.set_zero_linger()?;
+    Ok(socket)
+}
+
+fn cause(error: &io::Error, address: SocketAddr) -> ConnectCause {
+    use ConnectCause::{Agent, Target};
+    if let Some(skip) = exhausted(error) {
+        return match skip {
+            SkipReason::PortExhausted if !has_source(address) => {
+                Target(Failure::ConnectUnreachable)
+            }
+            _ => Agent(skip),
+        };
+    }
+    Target(match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            Failure::ConnectRefused
+        }
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => Failure::ConnectUnreachable,
+        io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+        _ => Failure::ConnectError,
+    })
+}
+
+/// Whether `error` says that this process or machine has run out of something.
+pub fn exhausted(error: &io::Error) -> Option<SkipReason> {
+    use rustix::io::Errno;
+    match Errno::from_raw_os_error(error.raw_os_error()?) {
+        Errno::MFILE | Errno::NFILE => Some(SkipReason::DescriptorLimit),
+        Errno::ADDRNOTAVAIL => Some(SkipReason::PortExhausted),
+        Errno::NOBUFS | Errno::NOMEM => Some(SkipReason::AgentError),
+        _ => None,
+    }
+}
+
+/// Linux says EADDRNOTAVAIL both when no port is left and when the machine has no address to reach `address` from (IPv6
+/// switched off). A UDP socket asks the routing table alone; connecting it sends nothing.
+fn has_source(address: SocketAddr) -> bool {
+    Socket::new(Domain::for_address(address), Type::DGRAM, None)
+        .and_then(|socket| socket.connect(&address.into()))
+        .map_or_else(
+            |e| e.raw_os_error() != Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()),
+            |()| true,
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn errors_of_the_system_are_told_apart() {
+        use rustix::io::Errno;
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        for (errno, expected) in [
+            (
+                Errno::CONNREFUSED,
+                ConnectCause::Target(Failure::ConnectRefused),
+            ),
+            (
+                Errno::CONNRESET,
+                ConnectCause::Target(Failure::ConnectRefused),
+            ),
+            (
+                Errno::HOSTUNREACH,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::NETUNREACH,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::NETDOWN,
+                ConnectCause::Target(Failure::ConnectUnreachable),
+            ),
+            (
+                Errno::TIMEDOUT,
+                ConnectCause::Target(Failure::ConnectTimeout),
+            ),
+            (Errno::ACCESS, ConnectCause::Target(Failure::ConnectError)),
+            (Errno::PERM, ConnectCause::Target(Failure::ConnectError)),
+            (
+                Errno::MFILE,
+                ConnectCause::Agent(SkipReason::DescriptorLimit),
+            ),
+            (
+                Errno::NFILE,
+                ConnectCause::Agent(SkipReason::DescriptorLimit),
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                ConnectCause::Agent(SkipReason::PortExhausted),
+            ),
+            (Errno::NOBUFS, ConnectCause::Agent(SkipReason::AgentError)),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert_eq!(cause(&error, address), expected, "{errno:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused() {
+        let address = closed_port().await;
+        let error = connect(&[address], |_| ()).await.unwrap_err();
+        assert_eq!(error.cause, ConnectCause::Target(Failure::ConnectRefused));
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_fails() {
+        let closed = closed_port().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let dialled = RefCell::new(Vec::new());
+        let stream = connect(&[closed, closed, open], |ip| dialled.borrow_mut().push(ip))
+            .await
+            .unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open);
+        assert_eq!(dialled.borrow().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn when_all_addresses_fail_so_does_the_connection() {
+        let closed = closed_port().await;
+        let error = connect(&[closed, closed], |_| ()).await.unwrap_err();
+        assert_eq!(error.cause, ConnectCause::Target(Failure::ConnectRefused));
+        assert!(connect(&[], |_| ()).await.is_err());
+    }
+
+    async fn closed_port() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    }
+}

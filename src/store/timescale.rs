@@ -9,6 +9,7 @@ mod catalog;
 mod clock;
 mod connect;
 mod copy;
+pub mod endpoints;
 mod listen;
 mod migrate;
 mod problems;

@@ -1,0 +1,157 @@
+//! The table of endpoints as the catalog's source, and the table of gaps as the ledger's store: where `pipeline`, which
+//! names no database, meets `store`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Problem;
+use crate::domain::{AgentIdentity, EndpointId, Partition};
+use crate::pipeline::Gap;
+use crate::pipeline::catalog::{CatalogSource, Loaded, SourceError};
+use crate::pipeline::ledger::GapStore;
+use crate::store::timescale::{self, ChangeListener, Changes, Cursor, EndpointProblem, Timescale};
+use crate::store::{BoxFuture, CatalogChange, Session};
+
+/// The endpoints of one partition and location in the table `endpoints`.
+pub struct TableSource {
+    store: Timescale,
+    listener: ChangeListener,
+    partition: Partition,
+    agent: Arc<AgentIdentity>,
+    poll: Duration,
+    cursor: Option<Cursor>,
+}
+
+impl TableSource {
+    /// Looks every `poll`, and whenever a notification comes.
+    pub fn new(
+        store: &Timescale,
+        partition: Partition,
+        agent: Arc<AgentIdentity>,
+        poll: Duration,
+    ) -> Self {
+        let listener = ChangeListener::new(store.database().clone());
+        Self {
+            store: store.clone(),
+            listener,
+            partition,
+            agent,
+            poll,
+            cursor: None,
+        }
+    }
+}
+
+impl CatalogSource for TableSource {
+    fn load<'a>(
+        &'a mut self,
+        each: &'a mut dyn FnMut(CatalogChange),
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(async move {
+            self.cursor = None;
+            let cursor = self
+                .store
+                .load_catalog(self.partition, &self.agent.location, each)
+                .await?;
+            self.cursor = Some(cursor);
+            Ok(())
+        })
+    }
+
+    fn changes<'a>(
+        &'a mut self,
+        each: &'a mut dyn FnMut(CatalogChange),
+    ) -> BoxFuture<'a, Result<Loaded, SourceError>> {
+        Box::pin(async move {
+            let Some(since) = &self.cursor else {
+                return Ok(Loaded::Reload);
+            };
+            let location = &self.agent.location;
+            match self
+                .store
+                .catalog_changes(self.partition, location, since, each)
+                .await?
+            {
+                Changes::UpTo(cursor) => {
+                    self.cursor = Some(cursor);
+                    Ok(Loaded::UpToDate)
+                }
+                Changes::Reload => Ok(Loaded::Reload),
+            }
+        })
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.listener.wait_for_change(self.poll))
+    }
+
+    fn report<'a>(
+        &'a mut self,
+        problems: &'a [(EndpointId, Vec<Problem>)],
+        all: bool,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(async move {
+            if all {
+                let of = |&(endpoint, ref problems): &(EndpointId, Vec<Problem>)| {
+                    problems
+                        .iter()
+                        .map(move |problem| EndpointProblem {
+                            endpoint,
+                            problem: problem.clone(),
+                        })
+                        .collect()
+                };
+                let problems: Vec<EndpointProblem> =
+                    problems.iter().flat_map::<Vec<_>, _>(of).collect();
+                self.store
+                    .replace_problems(&self.agent, self.partition, &problems)
+                    .await?;
+            } else {
+                for (endpoint, problems) in problems {
+                    self.store
+                        .set_problems(&self.agent, *endpoint, problems)
+                        .await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The table `gaps`.
+pub struct Ledger {
+    store: Timescale,
+    session: Session,
+}
+
+impl Ledger {
+    /// Gaps of this session.
+    pub fn new(store: &Timescale, session: Session) -> Self {
+        Self {
+            store: store.clone(),
+            session,
+        }
+    }
+}
+
+impl GapStore for Ledger {
+    fn record<'a>(
+        &'a self,
+        gaps: &'a [Gap],
+    ) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error>>> {
+        Box::pin(async move {
+            let row = |gap: &Gap| timescale::Gap {
+                from: gap.from,
+                to: gap.to,
+                reason: gap.reason,
+                samples: gap.samples,
+                detail: None,
+            };
+            let rows: Vec<_> = gaps.iter().map(row).collect();
+            self.store
+                .record_gaps(&self.session.agent, self.session.partition, &rows)
+                .await?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,287 @@
+//! `watcher up`: the container's main process. Waits for the database, migrates, starts one agent per core, starts
+//! again what dies, serves health and metrics for all, and ends them in order.
+
+mod child;
+mod health;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::child::{Child, Died};
+use self::health::ContainerHealth;
+use super::machine;
+use super::signal::StopSignals;
+use crate::api;
+use crate::config::Problem;
+use crate::config::args::{AgentSettings, UpArgs};
+use crate::config::env;
+use crate::domain::AgentIdentity;
+use crate::domain::Partition;
+use crate::pipeline::keeper::chain;
+use crate::store::timescale::{
+    ConnectError, MigrateError, MigrateStep, Timescale, UrlError, migrate, wait_until_ready,
+};
+use crate::telemetry::{self, prometheus::Exporter};
+
+/// Retention is looked after this often.
+const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
+/// What an agent that dies may take with it reaches back so far: probes under way and batches not yet sent.
+pub const DEATH_HORIZON: Duration = Duration::from_secs(30);
+
+/// What ended `up`.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// A setting is not usable.
+    #[error("configuration")]
+    Config(#[source] Problem),
+    /// The database's URL is not usable.
+    #[error("configuration of the database")]
+    Database(#[source] UrlError),
+    /// The migrations failed for a reason that waiting does not mend.
+    #[error("migrate the database")]
+    Migrate(#[source] MigrateError),
+    /// The address for health and metrics.
+    #[error(transparent)]
+    Listen(#[from] api::ListenError),
+    /// The operating system refused something.
+    #[error("{what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> UpError {
+    move |source| UpError::System { what, source }
+}
+
+/// Runs until told to stop. `Ok(true)` when every agent ended in order and saved all its samples.
+pub fn run(args: &UpArgs) -> Result<bool, UpError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the supervisor's runtime"))?;
+    runtime.block_on(LocalSet::new().run_until(supervise(args)))
+}
+
+async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
+    let agent_url = env::database_url().map_err(UpError::Config)?;
+    let admin_url = env::admin_database_url().map_err(UpError::Config)?;
+    // Both are looked at before anything waits.
+    let database = Timescale::open(&agent_url).map_err(UpError::Database)?;
+    let admin = Timescale::open(&admin_url).map_err(UpError::Database)?;
+    let exporter = Exporter::install().map_err(|error| UpError::System {
+        what: "start the metrics exporter",
+        source: std::io::Error::other(error),
+    })?;
+    let mut signals = StopSignals::new().map_err(system("take over the stop signals"))?;
+    let listener = api::listen(args.listen).await?;
+    let stop = CancellationToken::new();
+    let health = Arc::new(ContainerHealth::new(exporter.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(serve(listener, health.clone(), stop.clone()));
+    tasks.spawn_local(upkeep(exporter, stop.clone()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "watcher is starting");
+
+    health.waiting_for("the database");
+    tokio::select! {
+        ready = prepare(&admin, &database, &health) => ready?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping before the database was ready");
+            return Ok(true);
+        }
+    }
+    tasks.spawn_local(look_after_retention(admin, stop.clone()));
+
+    let processes = args.processes.count();
+    let partitions: Vec<Partition> = (0..processes)
+        .filter_map(|i| {
+            Partition::new(
+                args.node.index() * processes + i,
+                args.node.count() * processes,
+            )
+            .ok()
+        })
+        .collect();
+    tracing::info!(processes, node = %args.node, location = args.agent.location, "starting agents");
+    health.waiting_for("the agents");
+    let (died_sender, died) = mpsc::unbounded_channel();
+    let mut children = JoinSet::new();
+    for partition in partitions {
+        let agent = identity(&args.agent, partition);
+        let child = Child::new(
+            partition,
+            agent,
+            args.agent.to_env(),
+            args.stop_timeout,
+            died_sender.clone(),
+        );
+        health.add(child.line());
+        children.spawn_local(child.run(stop.clone()));
+    }
+    drop(died_sender);
+    let mut deaths = JoinSet::new();
+    deaths.spawn_local(record_deaths(database, died));
+    health.started();
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
+    stop.cancel();
+    let ended = tokio::select! {
+        ended = end_of(&mut children, args.stop_timeout) => ended,
+        signal = signals.next() => {
+            tracing::error!(signal, "stopping at once; samples that agents still hold are not saved");
+            false
+        }
+    };
+    // All children have gone, so this ends, unless the database is away.
+    let _ = tokio::time::timeout(Duration::from_secs(1), deaths.join_next()).await;
+    tasks.shutdown().await;
+    tracing::info!(in_order = ended, "stopped");
+    Ok(ended)
+}
+
+/// Waits for the database and brings its schema up to date.
+async fn prepare(
+    admin: &Timescale,
+    database: &Timescale,
+    health: &ContainerHealth,
+) -> Result<(), UpError> {
+    loop {
+        wait(admin).await;
+        health.waiting_for("the migrations");
+        let progress = &mut |step| match step {
+            MigrateStep::Waiting => tracing::info!("another process is migrating; waiting for it"),
+            MigrateStep::Applying { name } => tracing::info!(migration = name, "applying"),
+        };
+        match migrate(admin.database(), progress).await {
+            Ok(migrated) => {
+                for notice in &migrated.notices {
+                    tracing::warn!("{notice}");
+                }
+                let applied = migrated.applied.len();
+                tracing::info!(
+                    applied,
+                    version = migrated.version,
+                    edition = migrated.edition,
+                    "the schema is current"
+                );
+                break;
+            }
+            Err(error @ (MigrateError::Connect(_) | MigrateError::Locked { .. })) => {
+                tracing::warn!(
+                    cause = chain(&error),
+                    "the migrations were cut off; trying again"
+                );
+                sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(UpError::Migrate(error)),
+        }
+    }
+    wait(database).await;
+    Ok(())
+}
+
+/// Waits without end, and says so now and then.
+async fn wait(store: &Timescale) {
+    let mut said = None;
+    let mut progress = |error: &ConnectError, waited: Duration| {
+        if said.is_none_or(|said: Instant| said.elapsed() >= Duration::from_secs(5)) {
+            said = Some(Instant::now());
+            tracing::info!(
+                waited_s = waited.as_secs(),
+                cause = chain(error),
+                "waiting for the database"
+            );
+        }
+    };
+    // Without a timeout it ends only when the database is there.
+    let _ = wait_until_ready(store.database(), None, &mut progress).await;
+}
+
+async fn end_of(children: &mut JoinSet<bool>, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit + Duration::from_secs(1);
+    let mut all = true;
+    loop {
+        match timeout_at(deadline, children.join_next()).await {
+            Ok(Some(ended)) => all &= ended.unwrap_or(false),
+            Ok(None) => return all,
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn serve(
+    listener: tokio::net::TcpListener,
+    health: Arc<ContainerHealth>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = api::serve(listener, health, stop).await {
+        tracing::error!(%error, "health and metrics are not served any more");
+    }
+}
+
+async fn upkeep(exporter: Exporter, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        exporter.upkeep();
+        telemetry::process_usage(machine::cpu_time(), machine::resident_bytes());
+        tokio::select! {
+            () = sleep(Duration::from_secs(5)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn look_after_retention(admin: Timescale, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match admin.apply_retention().await {
+            Ok(None | Some(0)) => {}
+            Ok(Some(chunks)) => tracing::info!(chunks, "dropped raw rows past their retention"),
+            Err(error) => {
+                tracing::warn!(cause = chain(&error), "retention could not be looked after")
+            }
+        }
+        tokio::select! {
+            () = sleep(RETENTION_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Ends the sessions of agents that died, at the instant of their death, so that the audit can name what is missing.
+async fn record_deaths(store: Timescale, mut died: mpsc::UnboundedReceiver<Died>) {
+    while let Some(Died {
+        agent,
+        partition,
+        at,
+    }) = died.recv().await
+    {
+        // The successor closes what stays open here; so one try a death is enough when the database is away.
+        if let Err(error) = store.mark_died(&agent, partition, at, DEATH_HORIZON).await {
+            tracing::warn!(
+                cause = chain(&error),
+                "the death of an agent could not be recorded; its successor will"
+            );
+        }
+    }
+}
+
+/// Name and location under which the agent of a partition writes.
+pub fn identity(settings: &AgentSettings, partition: Partition) -> AgentIdentity {
+    let host = settings
+        .agent_name
+        .clone()
+        .unwrap_or_else(machine::host_name);
+    AgentIdentity {
+        name: format!("{host}/{}", partition.index()).into(),
+        location: settings.location.as_str().into(),
+    }
+}

@@ -1,0 +1,124 @@
+//! The linear engine, and what it may cost.
+
+use std::time::Duration;
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind};
+
+use super::PatternError;
+
+/// Bound on the compiled size, 10 MiB by the crate's default. `\\w{1,50}` needs 4 MiB, because Unicode's word
+/// characters are many, and takes 9 ms to compile.
+pub(super) const COMPILED_BYTES_MAX: usize = 4 << 20;
+
+/// The lazy DFA's cache, per pattern and thread. Half the crate's default: where it does not fit, twice does not help.
+const DFA_BYTES_MAX: usize = 1 << 20;
+
+/// Time per byte and position when the lazy DFA gives up and every position is alive: 9–12 measured by
+/// benches/body_match.rs (`(?:x{0,1000}){3}y` over `x`s: 3 001 positions, 27 µs a byte).
+const NANOS_PER_POSITION: u64 = 12;
+
+/// A pattern on the linear engine.
+pub(super) struct Linear {
+    regex: Regex,
+    /// Places in the pattern at which a byte or character may be consumed, each repetition counted.
+    positions: u64,
+}
+
+/// Why the linear engine refused a pattern.
+pub(super) enum Refusal {
+    /// Its syntax; the look-around engine may understand it.
+    Syntax(Box<regex_syntax::Error>),
+    /// Its compiled size.
+    TooBig,
+}
+
+impl Linear {
+    /// Compiles `text`.
+    pub(super) fn compile(text: &str) -> Result<Self, Refusal> {
+        let hir = regex_syntax::ParserBuilder::new()
+            .utf8(false)
+            .build()
+            .parse(text)
+            .map_err(|error| Refusal::Syntax(Box::new(error)))?;
+        // Its syntax is right, so the size is all that can be wrong.
+        let regex = RegexBuilder::new(text)
+            .size_limit(COMPILED_BYTES_MAX)
+            .dfa_size_limit(DFA_BYTES_MAX)
+            .build()
+            .map_err(|_| Refusal::TooBig)?;
+        let literal = hir.properties().is_literal() || hir.properties().is_alternation_literal();
+        Ok(Self {
+            regex,
+            positions: if literal { 1 } else { positions(&hir).max(1) },
+        })
+    }
+
+    /// An upper bound on the time that one search takes over `bytes`.
+    pub(super) fn worst_case(&self, bytes: usize) -> Duration {
+        let nanos = NANOS_PER_POSITION.saturating_mul(self.positions);
+        Duration::from_nanos(nanos.saturating_mul(bytes as u64))
+    }
+
+    /// Whether it is found in `body`.
+    pub(super) fn is_match(&self, body: &[u8]) -> bool {
+        self.regex.is_match(body)
+    }
+}
+
+impl Refusal {
+    /// Whether the look-around engine need not be asked: it would delegate what is too big back, and takes `a{2,1}`
+    /// for something that matches nothing.
+    pub(super) fn is_final(&self) -> bool {
+        use regex_syntax::ast::ErrorKind::RepetitionCountInvalid;
+        match self {
+            Self::TooBig => true,
+            Self::Syntax(_) => self.kind() == Some(&RepetitionCountInvalid),
+        }
+    }
+
+    /// The error that the owner of the pattern sees.
+    pub(super) fn into_error(self, text: &str) -> PatternError {
+        match self {
+            Self::TooBig => PatternError::CompiledTooBig {
+                bytes_max: COMPILED_BYTES_MAX,
+            },
+            Self::Syntax(error) => PatternError::linear_syntax(text, &error),
+        }
+    }
+
+    /// Whether the pattern asks for what only the look-around engine has.
+    pub(super) fn wants_look_around(&self) -> bool {
+        use regex_syntax::ast::ErrorKind::{UnsupportedBackreference, UnsupportedLookAround};
+        matches!(
+            self.kind(),
+            Some(UnsupportedLookAround | UnsupportedBackreference)
+        )
+    }
+
+    fn kind(&self) -> Option<&regex_syntax::ast::ErrorKind> {
+        match self {
+            Self::Syntax(error) => match &**error {
+                regex_syntax::Error::Parse(error) => Some(error.kind()),
+                _ => None,
+            },
+            Self::TooBig => None,
+        }
+    }
+}
+
+/// Counts consuming positions: what Glushkov's automaton would have as states.
+fn positions(hir: &Hir) -> u64 {
+    let sum = |hirs: &[Hir]| hirs.iter().map(positions).fold(0, u64::saturating_add);
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Class(_) => 1,
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1));
+            positions(&repetition.sub).saturating_mul(times.into())
+        }
+        HirKind::Capture(capture) => positions(&capture.sub),
+        HirKind::Concat(hirs) | HirKind::Alternation(hirs) => sum(hirs),
+    }
+}

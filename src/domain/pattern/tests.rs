@@ -1,0 +1,219 @@
+use std::cell::Cell;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn never() -> bool {
+    false
+}
+
+fn matches(pattern: &str, body: &str) -> bool {
+    Pattern::compile(pattern)
+        .expect(pattern)
+        .is_match(body.as_bytes(), &never)
+        .expect("no budget is set")
+}
+
+fn engine(pattern: &str) -> String {
+    format!("{:?}", Pattern::compile(pattern).expect(pattern))
+}
+
+/// A budget of so many looks.
+fn after(looks: u32) -> impl Fn() -> bool {
+    let left = Cell::new(looks);
+    move || {
+        left.set(left.get().saturating_sub(1));
+        left.get() == 0
+    }
+}
+
+#[test]
+fn each_pattern_runs_on_the_cheapest_engine_that_can() {
+    assert!(engine("hello|world").starts_with("Pattern(linear"));
+    assert!(engine(r"^(?=.*a)(?!.*b)").starts_with("Pattern(split"));
+    assert!(engine(r"(?=.*a)(?!.*b)").starts_with("Pattern(look-around"));
+    assert!(engine(r"(a+)\1").starts_with("Pattern(look-around"));
+    assert!(
+        !Pattern::compile(r"^(?=.*a)(?!.*b)")
+            .expect("it compiles")
+            .needs_budget()
+    );
+    assert!(
+        Pattern::compile(r"^(?=.*a)b(?<=b)")
+            .expect("it compiles")
+            .needs_budget()
+    );
+}
+
+#[test]
+fn bodies_are_bytes_on_the_linear_engine_and_text_on_the_other() {
+    let nul = Pattern::compile("a\0b").expect("NUL is a character");
+    assert_eq!(nul.is_match(b"a\0b", &never), Ok(true));
+    let byte = Pattern::compile(r"(?-u:\xff)x").expect("bytes are fine");
+    assert_eq!(byte.is_match(b"\xffx", &never), Ok(true));
+    let replaced = Pattern::compile("(?<=\u{fffd})x(?=y)").expect("it compiles");
+    assert_eq!(replaced.is_match(b"\xffxy", &never), Ok(true));
+    assert!(matches("é+$", "caf\u{e9}"));
+}
+
+#[test]
+fn a_spent_budget_is_neither_match_nor_miss() {
+    let hostile = Pattern::compile(r"(?s)(?:(?!.*Z)x)*y").expect("it compiles");
+    let body = vec![b'x'; 4 << 10];
+    assert_eq!(hostile.is_match(&body, &after(50)), Err(BudgetSpent));
+    // The engine is whole afterwards.
+    assert_eq!(hostile.is_match(b"xxy", &never), Ok(true));
+    assert_eq!(hostile.is_match(b"xxz", &never), Ok(false));
+}
+
+#[test]
+fn a_million_open_branches_are_a_spent_budget() {
+    let greedy = Pattern::compile(r"(?s)(?:(?=x)x)*(?<=y)y").expect("it compiles");
+    assert_eq!(
+        greedy.is_match(&vec![b'x'; 1_100_000], &never),
+        Err(BudgetSpent)
+    );
+    assert_eq!(greedy.is_match(b"xyy", &never), Ok(true));
+}
+
+#[test]
+fn a_pattern_that_never_looks_at_the_text_ends_all_the_same() {
+    for hostile in [
+        "((?=)){90000}(?!x)y",
+        "(((?=)){300}){300}(?!x)y",
+        "((?!(?!))|){90000}(?!x)y",
+    ] {
+        let pattern = Pattern::compile(hostile).expect(hostile);
+        assert_ne!(pattern.is_match(b"z", &never), Ok(true), "{hostile}");
+    }
+    for refused in [
+        "(((?=)){60000}){60000}b",
+        "(?x) ( (?=) ){60000} # [\n {60000} b",
+        r"(?<a>(?:x\g<a>|y){1000}){2}",
+        "(?=a)(?:(?:b{,999}){,999}){99999999999999999999}",
+    ] {
+        assert!(Pattern::compile(refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
+fn the_worst_case_grows_with_counted_repetitions_and_length() {
+    let worst = |pattern: &str, bytes| Pattern::compile(pattern).expect(pattern).worst_case(bytes);
+    assert_eq!(worst("hello", 1_000), Some(Duration::from_micros(12)));
+    assert_eq!(worst("hello|world", 1_000), Some(Duration::from_micros(12)));
+    assert_eq!(worst("[a-z]{3,6}x", 1_000), Some(Duration::from_micros(84)));
+    assert!(worst("(?:x{0,1000}){3}y", 65_536) > Some(Duration::from_secs(2)));
+    assert_eq!(worst("(?=a)b", 1), None);
+}
+
+fn refused(pattern: &str, expected: Expect) {
+    let error = Pattern::compile(pattern).expect_err(pattern);
+    expected.assert_eq(&error.to_string());
+}
+
+#[test]
+fn a_refusal_names_the_place_and_the_fix() {
+    refused(
+        "a(b",
+        expect![[
+            r#"at character 2: unclosed group; close it with ), or write \( for the character"#
+        ]],
+    );
+    refused(
+        "é*a**[",
+        expect![[
+            r#"at character 6: unclosed character class; close it with ], or write \[ for the character"#
+        ]],
+    );
+    refused(
+        "a)",
+        expect![[
+            r#"at character 2: unopened group; open it with (, or write \) for the character"#
+        ]],
+    );
+    refused(
+        "*a",
+        expect![
+            "at character 1: repetition operator missing expression; write a backslash before *, +, ? or { for the character"
+        ],
+    );
+    refused(
+        r"a\",
+        expect![[
+            r#"at character 2: incomplete escape sequence, reached end of pattern prematurely; write \\ for a backslash"#
+        ]],
+    );
+    refused(
+        r"a\y",
+        expect![[
+            r#"at character 2: unrecognized escape sequence; leave the backslash out, or write \\ for a backslash"#
+        ]],
+    );
+    refused(
+        "a{2,1}",
+        expect![
+            "at character 2: invalid repetition count range, the start must be <= the end; write the smaller count first"
+        ],
+    );
+    refused(
+        "[z-a]",
+        expect![
+            "at character 2: invalid character class range, the start must be <= the end; write the smaller end first"
+        ],
+    );
+    refused(
+        r"\p{Nonsense}",
+        expect!["at character 1: Unicode property not found"],
+    );
+    refused(
+        "(?=a",
+        expect!["at character 5: Opening parenthesis without closing parenthesis"],
+    );
+    refused(
+        "(?<=a",
+        expect!["at character 6: Opening parenthesis without closing parenthesis"],
+    );
+    refused(
+        r"(a)\2",
+        expect!["the look-around engine cannot run the pattern: Invalid back reference to group 2"],
+    );
+    refused(
+        "(?=[z-a])b",
+        expect![
+            "the look-around engine cannot run the pattern: invalid character class range, the start must be <= the end; write the smaller end first"
+        ],
+    );
+    refused(
+        r"(?=\w{1000})b",
+        expect![[
+            r#"the pattern compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
+        ]],
+    );
+    refused(
+        r"(?=\p{Nonsense})b",
+        expect!["the look-around engine cannot run the pattern: Unicode property not found"],
+    );
+    refused(
+        r"(?:\w{1000}){1000}",
+        expect![[
+            r#"the pattern compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
+        ]],
+    );
+    refused(
+        "(?=a)(?:b{1000}){1000}",
+        expect![
+            "the repetitions of a pattern with look-around come to 1000000 rounds, more than 100000: lower their counts"
+        ],
+    );
+    refused(
+        r"(?=a)(?<n>b)\g<n>",
+        expect![[
+            r#"at character 13: subroutine calls (\g, (?P>name)) are not supported: write the group's content again"#
+        ]],
+    );
+    refused(
+        &"a".repeat(TEXT_BYTES_MAX + 1),
+        expect!["the pattern is 8193 bytes long, more than 8192: match a part of what it lists"],
+    );
+}

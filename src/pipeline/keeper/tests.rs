@@ -1,0 +1,256 @@
+//! The keeper against a store that fails on command.
+
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+
+use super::*;
+use crate::domain::{EndpointId, Timestamp};
+use crate::store::BoxFuture;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fault {
+    /// The connection fails; nothing was stored.
+    LostBefore,
+    /// The connection fails; the commit had landed.
+    LostAfter,
+    /// Away: connecting fails.
+    NoConnection,
+    Hold,
+}
+
+#[derive(Default)]
+struct World {
+    faults: VecDeque<Fault>,
+    poison: HashSet<i64>,
+    rows: Vec<i64>,
+    connected: bool,
+    forgets_on_loss: bool,
+    writes: Vec<(usize, WritePath)>,
+}
+
+#[derive(Clone, Default)]
+struct Store(Rc<RefCell<World>>);
+
+fn lost(rows: usize) -> WriteError {
+    WriteError::Lost {
+        rows,
+        source: "gone".into(),
+    }
+}
+
+impl SampleStore for Store {
+    fn connect(&mut self) -> BoxFuture<'_, Result<(), WriteError>> {
+        let mut world = self.0.borrow_mut();
+        let fails = world.faults.front() == Some(&Fault::NoConnection);
+        if fails {
+            world.faults.pop_front();
+        }
+        world.connected = !fails;
+        Box::pin(async move { if fails { Err(lost(0)) } else { Ok(()) } })
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        path: WritePath,
+    ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        let mut world = self.0.borrow_mut();
+        let rows = batch.rows();
+        world.writes.push((rows, path));
+        assert!(world.connected, "a write without a connection");
+        let ids: Vec<i64> = batch.samples.iter().map(|s| s.endpoint.0).collect();
+        let fault = world.faults.pop_front();
+        let result = match fault {
+            Some(Fault::LostBefore | Fault::NoConnection) => Err(lost(rows)),
+            Some(Fault::Hold) => Err(WriteError::Hold {
+                source: "disk full".into(),
+            }),
+            _ if ids.iter().any(|id| world.poison.contains(id)) => Err(WriteError::Refused {
+                rows,
+                source: "bad row".into(),
+            }),
+            _ if path == WritePath::Fast && ids.iter().any(|id| world.rows.contains(id)) => {
+                Err(WriteError::Conflict)
+            }
+            _ => {
+                let new: Vec<i64> = ids
+                    .into_iter()
+                    .filter(|id| !world.rows.contains(id))
+                    .collect();
+                world.rows.extend(&new);
+                if fault == Some(Fault::LostAfter) {
+                    Err(lost(rows))
+                } else {
+                    Ok(new.len() as u64)
+                }
+            }
+        };
+        if matches!(result, Err(WriteError::Lost { .. })) {
+            world.connected = false;
+            if world.forgets_on_loss {
+                world.rows.clear();
+            }
+        }
+        Box::pin(async move { result })
+    }
+}
+
+fn options() -> Rc<KeeperOptions> {
+    Rc::new(KeeperOptions {
+        agent: Arc::new(AgentIdentity {
+            name: "a".into(),
+            location: "l".into(),
+        }),
+        batch_rows: 4,
+        batch_age: Duration::from_secs(1),
+        drain_grace: Duration::from_secs(5),
+    })
+}
+
+struct Run {
+    rows: Vec<i64>,
+    unsaved: u64,
+    gaps: Vec<Gap>,
+    writes: Vec<(usize, WritePath)>,
+}
+
+/// Feeds ten samples, closes the buffer, and runs the keeper to its end.
+async fn run(world: World) -> Run {
+    let store = Store(Rc::new(RefCell::new(world)));
+    let buffer = SampleBuffer::new(100, 4);
+    for id in 1..=10 {
+        buffer
+            .push(Sample::new(
+                EndpointId(id),
+                Timestamp::from_millis(id * 5_000),
+            ))
+            .unwrap();
+    }
+    buffer.close();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let unsaved = Keeper::new(options(), buffer, store.clone(), sender, Totals::default())
+        .run()
+        .await;
+    let mut gaps = Vec::new();
+    while let Ok(gap) = receiver.try_recv() {
+        gaps.push(gap);
+    }
+    let mut world = store.0.borrow_mut();
+    let mut rows = std::mem::take(&mut world.rows);
+    rows.sort_unstable();
+    Run {
+        rows,
+        unsaved,
+        gaps,
+        writes: std::mem::take(&mut world.writes),
+    }
+}
+
+fn all() -> Vec<i64> {
+    (1..=10).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_cut_by_size_and_the_rest_is_drained() {
+    let run = run(World::default()).await;
+    assert_eq!(run.rows, all());
+    // The first batch after a connection was made takes the tolerant path: a predecessor may have sent the same rows.
+    assert_eq!(
+        run.writes,
+        [
+            (4, WritePath::Tolerant),
+            (4, WritePath::Fast),
+            (2, WritePath::Fast)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_row_is_stored_once_whatever_connection_faults_come() {
+    use Fault::{Hold, LostAfter, LostBefore, NoConnection};
+    let menus: [&[Fault]; 5] = [
+        &[LostBefore],
+        &[LostAfter],
+        &[NoConnection, NoConnection, LostAfter, NoConnection],
+        &[Hold, Hold, LostAfter, Hold, LostBefore],
+        &[LostAfter, LostAfter, LostAfter, LostAfter],
+    ];
+    for faults in menus {
+        let run = run(World {
+            faults: faults.iter().copied().collect(),
+            ..World::default()
+        })
+        .await;
+        assert_eq!((run.rows, run.unsaved), (all(), 0), "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failover_lost_is_sent_again() {
+    // The second batch's connection is lost, and the new server lacks the first batch, which was acknowledged.
+    let world = World {
+        forgets_on_loss: true,
+        ..World::default()
+    };
+    let store = Store(Rc::new(RefCell::new(world)));
+    let buffer = SampleBuffer::new(100, 4);
+    for id in 1..=4 {
+        buffer
+            .push(Sample::new(EndpointId(id), Timestamp::default()))
+            .unwrap();
+    }
+    let (sender, _receiver) = mpsc::unbounded_channel();
+    let keeper = Keeper::new(
+        options(),
+        buffer.clone(),
+        store.clone(),
+        sender,
+        Totals::default(),
+    );
+    let feed = async {
+        sleep(Duration::from_secs(2)).await;
+        store.0.borrow_mut().faults.push_back(Fault::LostBefore);
+        for id in 5..=8 {
+            buffer
+                .push(Sample::new(EndpointId(id), Timestamp::default()))
+                .unwrap();
+        }
+        sleep(Duration::from_secs(5)).await;
+        buffer.close();
+    };
+    let (unsaved, ()) = tokio::join!(keeper.run(), feed);
+    assert_eq!(unsaved, 0);
+    let mut rows = store.0.borrow().rows.clone();
+    rows.sort_unstable();
+    assert_eq!(rows, (1..=8).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_row_is_set_aside_and_the_others_are_stored() {
+    let run = run(World {
+        poison: [3, 9].into(),
+        ..World::default()
+    })
+    .await;
+    assert_eq!(run.rows, [1, 2, 4, 5, 6, 7, 8, 10]);
+    let lost: Vec<_> = run
+        .gaps
+        .iter()
+        .map(|gap| (gap.from.as_millis(), gap.reason))
+        .collect();
+    assert_eq!(
+        lost,
+        [(15_000, GapReason::Refused), (45_000, GapReason::Refused)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stays_away_ends_the_drain_with_the_number_lost() {
+    let faults = std::iter::repeat_n(Fault::NoConnection, 10_000).collect();
+    let run = run(World {
+        faults,
+        ..World::default()
+    })
+    .await;
+    assert_eq!((run.rows.len(), run.unsaved), (0, 10));
+}

@@ -1,0 +1,433 @@
+//! The worker with a prober that sleeps, under paused time.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::uri::{PathAndQuery, Scheme};
+use tokio::task::LocalSet;
+use tokio::time::sleep;
+
+use super::*;
+use crate::domain::{
+    Auth, Check, Connection, DnsMode, Grid, HttpCheck, HttpVersion, Interval, IpFamily, Outcome,
+    Reason, StatusRanges, Target, TlsSettings,
+};
+
+const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+
+#[derive(Clone)]
+struct TestClock {
+    begun: Instant,
+    stepped: Rc<Cell<Duration>>,
+}
+
+impl Clock for TestClock {
+    fn wall(&self) -> Timestamp {
+        START.plus(self.begun.elapsed()).plus(self.stepped.get())
+    }
+    fn mono(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+struct Sleeper {
+    takes: Duration,
+    panics_on: Option<i64>,
+    at_once: Cell<usize>,
+    at_once_max: Cell<usize>,
+}
+
+impl Probe for Sleeper {
+    fn probe(
+        self: &Rc<Self>,
+        endpoint: Rc<Endpoint>,
+        scheduled_at: Timestamp,
+        started_at: Timestamp,
+    ) -> impl Future<Output = Sample> + 'static {
+        let this = self.clone();
+        async move {
+            assert_ne!(this.panics_on, Some(endpoint.id.0), "on purpose");
+            this.at_once.set(this.at_once.get() + 1);
+            this.at_once_max
+                .set(this.at_once_max.get().max(this.at_once.get()));
+            sleep(this.takes).await;
+            this.at_once.set(this.at_once.get() - 1);
+            let mut sample = Sample::new(endpoint.id, scheduled_at);
+            sample.lag_us = Some(started_at.since(scheduled_at).as_micros() as u32);
+            sample
+        }
+    }
+
+    fn forget(&self, _endpoint: EndpointId) {}
+}
+
+pub(crate) fn endpoint(id: i64, seconds: i64) -> Endpoint {
+    let check = HttpCheck {
+        method: http::Method::GET,
+        headers: http::HeaderMap::new(),
+        body: Box::default(),
+        expected_status: StatusRanges::default(),
+        must_match: None,
+        must_not_match: None,
+        auth: None::<Auth>,
+        redirects_max: 0,
+        connect_to: None,
+        ip_family: IpFamily::Any,
+        http_version: HttpVersion::Auto,
+        tls: TlsSettings::default(),
+        connection: Connection::Fresh,
+        dns: DnsMode::Cached,
+        body_bytes_max: 1024,
+    };
+    Endpoint {
+        id: EndpointId(id),
+        target: Target {
+            scheme: Scheme::HTTP,
+            host: "127.0.0.1".into(),
+            port: 80,
+            path_and_query: PathAndQuery::from_static("/"),
+        },
+        interval: Interval::from_secs(seconds).unwrap(),
+        timeout: Duration::from_secs(5),
+        degraded_after: None,
+        cert_warn: None,
+        check: Arc::new(Check::Http(check)),
+    }
+}
+
+struct Harness {
+    options: WorkerOptions,
+    takes: Duration,
+    panics_on: Option<i64>,
+    buffer_rows: usize,
+    endpoints: Vec<Endpoint>,
+    stepped: Rc<Cell<Duration>>,
+}
+
+struct Outcomes {
+    samples: Vec<Sample>,
+    gaps: Vec<Gap>,
+    stopped_at: Timestamp,
+    at_once_max: usize,
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Self {
+            options: WorkerOptions {
+                partition: Partition::ALL,
+                in_flight_max: 1_000,
+                in_flight_per_host: None,
+                stop_grace: Duration::from_secs(1),
+            },
+            takes: Duration::from_millis(20),
+            panics_on: None,
+            buffer_rows: 100_000,
+            endpoints: (1..=50).map(|id| endpoint(id, 5)).collect(),
+            stepped: Rc::default(),
+        }
+    }
+}
+
+impl Harness {
+    async fn run<F: Future<Output = ()>>(
+        self,
+        script: impl FnOnce(mpsc::Sender<Command>) -> F,
+    ) -> Outcomes {
+        let clock = TestClock {
+            begun: Instant::now(),
+            stepped: self.stepped,
+        };
+        let prober = Rc::new(Sleeper {
+            takes: self.takes,
+            panics_on: self.panics_on,
+            at_once: Cell::new(0),
+            at_once_max: Cell::new(0),
+        });
+        let buffer = SampleBuffer::new(self.buffer_rows, 1_000);
+        let (gap_sender, mut gap_receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(16);
+        let stop = CancellationToken::new();
+        let worker = Worker::new(
+            self.options,
+            prober.clone(),
+            clock,
+            buffer.clone(),
+            gap_sender,
+            Totals::default(),
+        );
+        let endpoints = self.endpoints;
+        let drive = async {
+            sender
+                .send(Command::Upsert {
+                    endpoints,
+                    changed_at: None,
+                })
+                .await
+                .unwrap();
+            sender.send(Command::Begin(START)).await.unwrap();
+            script(sender).await;
+            stop.cancel();
+        };
+        let (stopped_at, ()) = LocalSet::new()
+            .run_until(async { tokio::join!(worker.run(receiver, stop.clone()), drive) })
+            .await;
+        let mut samples = Vec::new();
+        buffer.take(usize::MAX, &mut samples);
+        let gaps = std::iter::from_fn(|| gap_receiver.try_recv().ok()).collect();
+        Outcomes {
+            samples,
+            gaps,
+            stopped_at,
+            at_once_max: prober.at_once_max.get(),
+        }
+    }
+}
+
+fn ticks(id: i64, seconds: i64, from: Timestamp, to: Timestamp) -> Vec<i64> {
+    let interval = Interval::from_secs(seconds).unwrap();
+    let first = Grid::new(EndpointId(id), interval).at_or_after(from);
+    (0..)
+        .map(|k| first + k * seconds * 1_000)
+        .take_while(|&ms| ms * 1_000 < to.as_micros())
+        .collect()
+}
+
+fn by_endpoint(samples: &[Sample]) -> BTreeMap<i64, Vec<i64>> {
+    let mut map: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for sample in samples {
+        map.entry(sample.endpoint.0)
+            .or_default()
+            .push(sample.scheduled_at.as_millis());
+    }
+    map.values_mut().for_each(|ticks| ticks.sort_unstable());
+    map
+}
+
+async fn seconds(s: f64) {
+    sleep(Duration::from_secs_f64(s)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_tick_until_the_stop_leaves_exactly_one_sample() {
+    let run = Harness::default().run(|_| seconds(61.234)).await;
+    assert_eq!(run.gaps, []);
+    for (id, got) in by_endpoint(&run.samples) {
+        assert_eq!(got, ticks(id, 5, START, run.stopped_at), "endpoint {id}");
+    }
+    assert_eq!(by_endpoint(&run.samples).len(), 50);
+    assert!(run.samples.iter().all(|s| s.lag_us.unwrap_or(0) <= 2_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_partitions_take_every_tick_exactly_once() {
+    let mut all = Vec::new();
+    for index in 0..2 {
+        let partition = Partition::new(index, 2).unwrap();
+        let harness = Harness::default();
+        let run = Harness {
+            options: WorkerOptions {
+                partition,
+                ..harness.options.clone()
+            },
+            ..harness
+        }
+        .run(|_| seconds(31.0));
+        all.extend(run.await.samples);
+    }
+    for (id, got) in by_endpoint(&all) {
+        assert_eq!(
+            got,
+            ticks(id, 5, START, START.plus(Duration::from_secs(31))),
+            "endpoint {id}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_start_is_skipped_with_the_reason() {
+    for (in_flight_max, per_host, reason) in [
+        (7, None, SkipReason::Overload),
+        (1_000, Some(7), SkipReason::HostLimit),
+    ] {
+        let harness = Harness::default();
+        let options = WorkerOptions {
+            in_flight_max,
+            in_flight_per_host: per_host,
+            ..harness.options.clone()
+        };
+        let run = Harness {
+            options,
+            takes: Duration::from_secs(4),
+            ..harness
+        }
+        .run(|_| seconds(30.0))
+        .await;
+        assert_eq!(run.at_once_max, 7);
+        let skipped = run
+            .samples
+            .iter()
+            .filter(|s| s.reason == Some(Reason::Skipped(reason)))
+            .count();
+        assert!(skipped > 100, "{skipped}");
+        for (id, got) in by_endpoint(&run.samples) {
+            assert_eq!(got, ticks(id, 5, START, run.stopped_at), "endpoint {id}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_cut_off_by_the_stop_are_skipped() {
+    let run = Harness {
+        takes: Duration::from_secs(4),
+        ..Harness::default()
+    }
+    .run(|_| seconds(20.0))
+    .await;
+    for (id, got) in by_endpoint(&run.samples) {
+        assert_eq!(got, ticks(id, 5, START, run.stopped_at), "endpoint {id}");
+    }
+    let cut = run
+        .samples
+        .iter()
+        .filter(|s| s.reason == Some(Reason::Skipped(SkipReason::Shutdown)))
+        .count();
+    // Those under way whose remaining time is above the grace of 1 s: some 3/4 of 4 s' worth of starts.
+    assert!((20..=40).contains(&cut), "{cut}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_step_is_one_gap_and_no_burst() {
+    let harness = Harness::default();
+    let stepped = harness.stepped.clone();
+    let run = harness
+        .run(|_| async move {
+            seconds(20.0).await;
+            stepped.set(Duration::from_secs(3_600));
+            seconds(20.0).await;
+        })
+        .await;
+    let [gap] = run.gaps[..] else {
+        panic!("{:?}", run.gaps)
+    };
+    assert_eq!(gap.reason, GapReason::ClockStep);
+    for (id, got) in by_endpoint(&run.samples) {
+        let due = ticks(id, 5, START, run.stopped_at);
+        let outside: Vec<_> = due
+            .into_iter()
+            .filter(|&ms| ms * 1_000 < gap.from.as_micros() || ms * 1_000 >= gap.to.as_micros())
+            .collect();
+        assert_eq!(got, outside, "endpoint {id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_is_a_gap_that_covers_what_was_lost() {
+    let run = Harness {
+        buffer_rows: 100,
+        ..Harness::default()
+    }
+    .run(|_| seconds(30.0))
+    .await;
+    assert_eq!(run.samples.len(), 100);
+    assert!(
+        !run.gaps.is_empty()
+            && run
+                .gaps
+                .iter()
+                .all(|gap| gap.reason == GapReason::BufferFull)
+    );
+    let kept = by_endpoint(&run.samples);
+    for id in 1..=50 {
+        for tick in ticks(id, 5, START, run.stopped_at) {
+            let covered = run
+                .gaps
+                .iter()
+                .any(|gap| (gap.from.as_millis()..gap.to.as_millis()).contains(&tick));
+            assert!(
+                covered || kept[&id].contains(&tick),
+                "endpoint {id} at {tick}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_is_answered_for() {
+    let run = Harness {
+        panics_on: Some(3),
+        ..Harness::default()
+    }
+    .run(|_| seconds(12.0))
+    .await;
+    let reasons: Vec<_> = run
+        .samples
+        .iter()
+        .filter(|s| s.endpoint.0 == 3)
+        .map(|s| s.reason)
+        .collect();
+    assert!(reasons.len() >= 2);
+    assert!(
+        reasons
+            .iter()
+            .all(|r| *r == Some(Reason::Skipped(SkipReason::AgentError)))
+    );
+    assert!(
+        run.samples
+            .iter()
+            .filter(|s| s.endpoint.0 != 3)
+            .all(|s| s.outcome() == Outcome::Up)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_move_only_the_endpoints_they_name() {
+    let run = Harness::default()
+        .run(|commands| async move {
+            seconds(20.0).await;
+            let changed = Command::Upsert {
+                endpoints: vec![endpoint(1, 10), endpoint(99, 5)],
+                changed_at: None,
+            };
+            commands.send(changed).await.unwrap();
+            commands
+                .send(Command::Remove(vec![EndpointId(2)]))
+                .await
+                .unwrap();
+            seconds(40.0).await;
+        })
+        .await;
+    let at = START.plus(Duration::from_secs(20));
+    let got = by_endpoint(&run.samples);
+    assert_eq!(
+        got[&1],
+        [ticks(1, 5, START, at), ticks(1, 10, at, run.stopped_at)].concat()
+    );
+    assert_eq!(got[&2], ticks(2, 5, START, at));
+    assert_eq!(got[&99], ticks(99, 5, at, run.stopped_at));
+    assert_eq!(got[&3], ticks(3, 5, START, run.stopped_at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_comes_late_is_a_gap_from_the_grace_on() {
+    let run = Harness::default()
+        .run(|commands| async move {
+            seconds(20.0).await;
+            let changed_at = Some(START.plus(Duration::from_secs(10)));
+            commands
+                .send(Command::Upsert {
+                    endpoints: vec![endpoint(99, 5)],
+                    changed_at,
+                })
+                .await
+                .unwrap();
+            seconds(1.0).await;
+        })
+        .await;
+    let [gap] = run.gaps[..] else {
+        panic!("{:?}", run.gaps)
+    };
+    assert_eq!(gap.reason, GapReason::CatalogBehind);
+    assert_eq!(gap.from, START.plus(Duration::from_secs(13)));
+}

@@ -1,0 +1,102 @@
+//! The body of a response: read up to the cap, counted, decoded where a pattern needs it.
+
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
+
+use crate::domain::HttpCheck;
+use crate::probe::body::{BodyDecoder, Progress as Decoded};
+use crate::probe::fault::Stop;
+use crate::probe::progress::Progress;
+
+/// Body of a redirect read so that its connection can be used again; a longer one is not worth it.
+const DRAINED_BYTES_MAX: usize = 64 * 1024;
+
+/// A body that has been read.
+pub(super) struct Read {
+    /// Whether it was read to its end, so that the connection can be used again.
+    pub(super) to_the_end: bool,
+    unexpected_status: Option<u16>,
+    decoder: Option<BodyDecoder>,
+}
+
+impl Read {
+    /// The decoded body, if patterns are to judge it.
+    pub(super) fn judge(self) -> Result<Option<Vec<u8>>, Stop> {
+        if let Some(status) = self.unexpected_status {
+            return Err(Stop::status(status));
+        }
+        let decoded = self.decoder.map(BodyDecoder::finish).transpose();
+        decoded.map_err(|error| Stop::decode(&error))
+    }
+}
+
+/// Reads the body. The status is judged first: where it is not an expected one the body is measured, but whatever is
+/// wrong with it does not matter any more.
+pub(super) async fn read(
+    response: Response<Incoming>,
+    check: &HttpCheck,
+    progress: &Progress,
+) -> Result<Read, Stop> {
+    let status = response.status().as_u16();
+    let is_expected = check.expected_status.contains(status);
+    progress.status_unexpected.set(!is_expected);
+    let bytes_max = check.body_bytes_max as usize;
+    let needs_body = check.must_match.is_some() || check.must_not_match.is_some();
+    let decoder = (is_expected && needs_body)
+        .then(|| BodyDecoder::new(response.headers(), bytes_max))
+        .transpose()
+        .map_err(|error| Stop::decode(&error))?;
+    let mut read = Read {
+        to_the_end: false,
+        unexpected_status: (!is_expected).then_some(status),
+        decoder,
+    };
+    // Decoded bytes are capped by the decoder. Compressed they are fewer, but for framing that carries nothing.
+    let wire_bytes_max = match read.decoder {
+        Some(_) => bytes_max + bytes_max / 16 + 4_096,
+        None => bytes_max,
+    };
+    match drink(response.into_body(), wire_bytes_max, &mut read.decoder).await {
+        Ok(to_the_end) => read.to_the_end = to_the_end,
+        Err(_) if !is_expected => {}
+        Err(stop) => return Err(stop),
+    }
+    Ok(read)
+}
+
+/// Reads a body that nobody needs; whether its end was reached.
+pub(super) async fn drain(body: Incoming) -> bool {
+    drink(body, DRAINED_BYTES_MAX, &mut None)
+        .await
+        .unwrap_or(false)
+}
+
+async fn drink(
+    mut body: Incoming,
+    bytes_max: usize,
+    decoder: &mut Option<BodyDecoder>,
+) -> Result<bool, Stop> {
+    let mut seen = 0_usize;
+    while !body.is_end_stream() {
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        let frame = frame.map_err(|error| Stop::transfer(&error))?;
+        let Some(chunk) = frame.data_ref() else {
+            continue;
+        };
+        seen += chunk.len();
+        if let Some(decoder) = decoder {
+            let decoded = decoder.push(chunk).map_err(|error| Stop::decode(&error))?;
+            if decoded == Decoded::Full {
+                return Ok(body.is_end_stream());
+            }
+        }
+        if seen >= bytes_max {
+            return Ok(body.is_end_stream());
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,90 @@
+//! What the match thread does.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use tracing::{error, warn};
+
+use super::queue::Job;
+use super::{Shared, Verdict};
+use crate::domain::Pattern;
+use crate::domain::pattern::BudgetSpent;
+
+/// Added to the thread's nice value: probes go first, and a busy core still gives it a tenth.
+const NICE: i32 = 10;
+
+/// Starts the thread.
+pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    Builder::new()
+        .name("match".into())
+        .spawn(move || run(&shared))
+}
+
+fn run(shared: &Shared) {
+    // Linux keeps a nice value per thread; the thread's id names it alone.
+    let thread = Some(rustix::thread::gettid());
+    if let Err(error) = rustix::process::setpriority_process(thread, NICE) {
+        warn!(%error, "the match thread keeps the priority of the probe thread");
+    }
+    while let Some(job) = shared.queue.pop() {
+        serve(shared, job);
+    }
+}
+
+fn serve(shared: &Shared, job: Job) {
+    let started = Instant::now();
+    let budget = shared.options.budget;
+    // The stop token is a lock away; it is looked at as often as the clock, which is every few dozen nanoseconds, so
+    // only the clock is. A stop waits for the budget's rest.
+    let expired = || started.elapsed() >= budget;
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        verdict(
+            job.must.as_ref(),
+            job.must_not.as_ref(),
+            &job.body,
+            &expired,
+        )
+    }));
+    let Ok(verdict) = judged else {
+        shared.counts.panicked.fetch_add(1, Ordering::Relaxed);
+        error!(
+            endpoint = job.endpoint.0,
+            "a pattern's match panicked; its probe is skipped"
+        );
+        return;
+    };
+    if verdict == Verdict::TimedOut {
+        shared.counts.timed_out.fetch_add(1, Ordering::Relaxed);
+        shared.quarantine().struck(job.endpoint, Instant::now());
+    } else {
+        shared.quarantine().decided(job.endpoint);
+    }
+    // Nobody listens any more when the probe's deadline has passed.
+    let _ = job.reply.send(verdict);
+}
+
+/// Judges `body`; the pattern that must match first.
+pub(super) fn verdict(
+    must: Option<&Arc<Pattern>>,
+    must_not: Option<&Arc<Pattern>>,
+    body: &[u8],
+    expired: &dyn Fn() -> bool,
+) -> Verdict {
+    let found = |pattern: Option<&Arc<Pattern>>| match pattern {
+        Some(pattern) => pattern.is_match(body, expired).map(Some),
+        None => Ok(None),
+    };
+    match (found(must), || found(must_not)) {
+        (Err(BudgetSpent), _) => Verdict::TimedOut,
+        (Ok(Some(false)), _) => Verdict::NotMatched,
+        (Ok(_), must_not) => match must_not() {
+            Err(BudgetSpent) => Verdict::TimedOut,
+            Ok(Some(true)) => Verdict::Forbidden,
+            Ok(_) => Verdict::Matched,
+        },
+    }
+}

@@ -1,0 +1,203 @@
+//! How far a probe has come. It lives outside the future that makes the probe, so that a deadline which drops that
+//! future finds everything measured up to then, and the phase in which it struck.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::fault::Stop;
+use super::matcher::Verdict;
+use crate::domain::{Failure, Phases, Sample, SkipReason, Timestamp};
+use crate::net::meter::{Meter, Reading};
+
+/// The phases of a probe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Resolve,
+    Connect,
+    Tls,
+    Processing,
+    Transfer,
+}
+
+/// What is known of a probe under way.
+#[derive(Debug)]
+pub(super) struct Progress {
+    started: Instant,
+    took: Cell<Duration>,
+    phase: Cell<Phase>,
+    /// When the phase under way began; absent between phases.
+    since: Cell<Option<Instant>>,
+    phases: Cell<Phases>,
+    meter: Rc<Meter>,
+    /// Of connections that outlive the probe.
+    kept_meters: RefCell<Vec<Rc<Meter>>>,
+    pub(super) remote_ip: Cell<Option<IpAddr>>,
+    pub(super) http_version: Cell<Option<u8>>,
+    pub(super) tls_not_after: Cell<Option<Timestamp>>,
+    pub(super) hops: Cell<u8>,
+    pub(super) status_code: Cell<Option<u16>>,
+    /// Set when the status code alone decides, whatever becomes of the body.
+    pub(super) status_unexpected: Cell<bool>,
+    matched: Cell<Option<bool>>,
+}
+
+impl Progress {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            took: Cell::default(),
+            phase: Cell::new(Phase::Resolve),
+            since: Cell::default(),
+            phases: Cell::default(),
+            meter: Meter::new(),
+            kept_meters: RefCell::default(),
+            remote_ip: Cell::default(),
+            http_version: Cell::default(),
+            tls_not_after: Cell::default(),
+            hops: Cell::default(),
+            status_code: Cell::default(),
+            status_unexpected: Cell::default(),
+            matched: Cell::default(),
+        }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The meter of the probe itself and of connections that end with it.
+    pub(super) fn meter(&self) -> Rc<Meter> {
+        Rc::clone(&self.meter)
+    }
+
+    /// What `meter` counts until the end of this probe is this probe's too.
+    pub(super) fn count_kept(&self, meter: &Rc<Meter>) {
+        self.kept_meters.borrow_mut().push(Rc::clone(meter));
+    }
+
+    /// Everything counted; once.
+    pub(super) fn reading(&self) -> Reading {
+        let mut reading = self.meter.take();
+        for meter in self.kept_meters.borrow().iter() {
+            reading += meter.take();
+        }
+        reading
+    }
+
+    /// The phase under way, or the last one.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// When the phase under way began.
+    pub(super) fn phase_since(&self) -> Instant {
+        self.since.get().unwrap_or(self.started)
+    }
+
+    /// Ends the phase under way and begins the next.
+    pub(super) fn enter(&self, phase: Phase) {
+        let now = Instant::now();
+        self.close(now);
+        self.phase.set(phase);
+        self.since.set(Some(now));
+    }
+
+    /// The phase under way did not take place after all.
+    pub(super) fn retract(&self) {
+        self.since.set(None);
+    }
+
+    /// The last byte is there, or there will be none. What follows is the agent's time and not the target's.
+    pub(super) fn finish(&self) {
+        let now = Instant::now();
+        self.close(now);
+        self.took.set(now - self.started);
+    }
+
+    fn close(&self, now: Instant) {
+        let Some(since) = self.since.take() else {
+            return;
+        };
+        let mut phases = self.phases.get();
+        let slot = match self.phase.get() {
+            Phase::Resolve => &mut phases.resolve_us,
+            Phase::Connect => &mut phases.connect_us,
+            Phase::Tls => &mut phases.tls_us,
+            Phase::Processing => &mut phases.processing_us,
+            Phase::Transfer => &mut phases.transfer_us,
+        };
+        let before = slot.unwrap_or(0);
+        *slot = Some(before.saturating_add(micros(now - since)));
+        self.phases.set(phases);
+    }
+
+    /// The status code, where it alone decides.
+    pub(super) fn unexpected_status(&self) -> Option<u16> {
+        self.status_code
+            .get()
+            .filter(|_| self.status_unexpected.get())
+    }
+
+    /// What the patterns came to.
+    pub(super) fn judged(&self, verdict: Verdict) -> Result<(), Stop> {
+        let (matched, stop) = match verdict {
+            Verdict::Matched => (Some(true), Ok(())),
+            Verdict::NotMatched => (
+                Some(false),
+                Err(Stop::failed(
+                    Failure::BodyMismatch,
+                    "the pattern does not match",
+                )),
+            ),
+            Verdict::Forbidden => (
+                Some(false),
+                Err(Stop::failed(
+                    Failure::BodyForbidden,
+                    "the forbidden pattern matches",
+                )),
+            ),
+            Verdict::TimedOut => (
+                None,
+                Err(Stop::failed(
+                    Failure::RegexTimeout,
+                    "the pattern was not decided within its budget",
+                )),
+            ),
+            Verdict::Quarantined => (
+                None,
+                Err(Stop::skipped(
+                    SkipReason::Quarantined,
+                    "the pattern rests after running out of its budget",
+                )),
+            ),
+            Verdict::Overloaded => (
+                None,
+                Err(Stop::skipped(
+                    SkipReason::Overload,
+                    "the match thread has too much to do",
+                )),
+            ),
+        };
+        self.matched.set(matched);
+        stop
+    }
+
+    /// Puts everything measured into `sample`, but for costs.
+    pub(super) fn fill(&self, sample: &mut Sample) {
+        sample.phases = self.phases.get();
+        sample.duration_us = Some(micros(self.took.get()));
+        sample.remote_ip = self.remote_ip.get();
+        sample.http_version = self.http_version.get();
+        sample.tls_not_after = self.tls_not_after.get();
+        sample.hops = self.hops.get();
+        sample.status_code = self.status_code.get();
+        sample.matched = self.matched.get();
+    }
+}
+
+/// Whole microseconds, at most what an `int` column holds.
+pub(super) fn micros(duration: Duration) -> u32 {
+    duration.as_micros().min(i32::MAX as u128) as u32
+}

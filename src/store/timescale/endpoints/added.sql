@@ -1,0 +1,1 @@
+select ordinal from wanted where id is null order by ordinal
