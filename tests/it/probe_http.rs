@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use watcher::domain::{
-    Auth, Connection, Failure, HttpVersion, IpFamily, PinnedAddress, Reason, Secret, StatusRanges,
+    Auth, Failure, HttpCheck, HttpVersion, IpFamily, PinnedAddress, Reason, Secret, StatusRanges,
 };
 use watcher::net::policy::PolicyOptions;
 
@@ -29,64 +29,49 @@ fn a_plain_probe_measures_what_happened_and_nothing_else() {
     assert!((30_000..1_000_000).contains(&processing), "{processing}");
     let sum = phases.connect_us.unwrap() + processing + phases.transfer_us.unwrap();
     let duration = sample.duration_us.unwrap();
-    assert!(sum <= duration && duration < sum + 100_000, "{sum} {duration}");
+    assert!(
+        sum <= duration && duration < sum + 100_000,
+        "{sum} {duration}"
+    );
     assert_eq!(sample.lag_us, Some(7_000));
     assert_eq!(sample.status_code, Some(200));
     assert_eq!(sample.http_version, Some(11));
     assert_eq!(sample.remote_ip, Some([127, 0, 0, 1].into()));
     assert_eq!((sample.hops, sample.matched), (0, None));
     assert_eq!((sample.tls_not_after, sample.detail), (None, None));
-    assert!((50..500).contains(&sample.bytes_sent), "{}", sample.bytes_sent);
+    assert!(
+        (50..500).contains(&sample.bytes_sent),
+        "{}",
+        sample.bytes_sent
+    );
     assert!((1_000..1_600).contains(&sample.bytes_received));
     assert!((1..50_000).contains(&sample.cpu_us), "{}", sample.cpu_us);
     assert_eq!(target.count("/a"), 1);
 }
 
 /// Probes `echo`, which must contain each of `expected` and none of `absent`.
-fn sends(
-    change: impl FnOnce(&mut watcher::domain::HttpCheck),
-    expected: &[&str],
-    absent: &[&str],
-) {
+fn sends(change: impl Fn(&mut HttpCheck), expected: &[&str], absent: &[&str]) {
     let (rig, target) = (Rig::new(), target());
     let url = format!("{}/p/q?echo=1", target.http_url());
-    let probe = |text: &str, change: &dyn Fn(&mut watcher::domain::HttpCheck)| {
+    let probe = |text: &str| {
         rig.probe(&endpoint_with(&url, |check| {
             change(check);
             check.must_match = pattern(&regex::escape(text));
         }))
     };
-    let mut template = None;
-    let made = endpoint_with(&url, |check| {
-        change(check);
-        template = Some((
-            check.method.clone(),
-            check.headers.clone(),
-            check.body.clone(),
-            check.auth.clone(),
-        ));
-    });
-    drop(made);
-    let (method, headers, body, auth) = template.unwrap();
-    let same = |check: &mut watcher::domain::HttpCheck| {
-        check.method = method.clone();
-        check.headers = headers.clone();
-        check.body = body.clone();
-        check.auth = auth.clone();
-    };
     for text in expected {
-        up(&probe(text, &same));
+        up(&probe(text));
     }
     for text in absent {
-        down(&probe(text, &same), Failure::BodyMismatch);
+        down(&probe(text), Failure::BodyMismatch);
     }
 }
 
 #[test]
 fn a_request_says_who_asks_and_that_it_will_not_ask_again() {
-    let host = "\"host\":\"127.0.0.1:";
+    let host = "\"host\",\"127.0.0.1:";
     let agent = concat!(
-        "\"user-agent\":\"watcher/",
+        "\"user-agent\",\"watcher/",
         env!("CARGO_PKG_VERSION_MAJOR"),
         ".",
         env!("CARGO_PKG_VERSION_MINOR"),
@@ -97,9 +82,9 @@ fn a_request_says_who_asks_and_that_it_will_not_ask_again() {
         &[
             host,
             agent,
-            "\"accept\":\"*/*\"",
-            "\"connection\":\"close\"",
-            "\"accept-encoding\":\"gzip, deflate, br, zstd\"",
+            "\"accept\",\"*/*\"",
+            "\"connection\",\"close\"",
+            "\"accept-encoding\",\"gzip, deflate, br, zstd\"",
             "\"method\":\"GET\"",
         ],
         &["authorization", "content-length"],
@@ -125,16 +110,24 @@ fn without_a_pattern_no_encoding_is_asked_for() {
 fn the_users_headers_come_before_our_own() {
     sends(
         |check| {
-            check.headers.insert("user-agent", HeaderValue::from_static("mine/1"));
-            check.headers.insert("host", HeaderValue::from_static("other.test"));
-            check.headers.insert("accept-encoding", HeaderValue::from_static("identity"));
-            check.headers.insert("x-thing", HeaderValue::from_static("yes"));
+            check
+                .headers
+                .insert("user-agent", HeaderValue::from_static("mine/1"));
+            check
+                .headers
+                .insert("host", HeaderValue::from_static("other.test"));
+            check
+                .headers
+                .insert("accept-encoding", HeaderValue::from_static("identity"));
+            check
+                .headers
+                .insert("x-thing", HeaderValue::from_static("yes"));
         },
         &[
-            "\"user-agent\":\"mine/1\"",
-            "\"host\":\"other.test\"",
-            "\"accept-encoding\":\"identity\"",
-            "\"x-thing\":\"yes\"",
+            "\"user-agent\",\"mine/1\"",
+            "\"host\",\"other.test\"",
+            "\"accept-encoding\",\"identity\"",
+            "\"x-thing\",\"yes\"",
         ],
         &["watcher/", "gzip"],
     );
@@ -154,19 +147,19 @@ fn credentials_and_bodies_are_sent() {
         &[
             "\"method\":\"POST\"",
             "ping=pong",
-            "\"content-length\":\"9\"",
-            "\"authorization\":\"Basic dTpw\"",
+            "\"content-length\",\"9\"",
+            "\"authorization\",\"Basic dTpw\"",
         ],
         &[],
     );
     sends(
         |check| check.auth = Some(Auth::Bearer(Secret::new("t0ken"))),
-        &["\"authorization\":\"Bearer t0ken\""],
+        &["\"authorization\",\"Bearer t0ken\""],
         &[],
     );
     sends(
         |check| check.method = Method::POST,
-        &["\"content-length\":\"0\""],
+        &["\"content-length\",\"0\""],
         &[],
     );
 }
@@ -224,7 +217,9 @@ fn patterns_judge_the_decoded_body() {
         assert_eq!(sample.matched, Some(false), "{encoding}");
     }
     let url = format!("{}/e?body=x", target.http_url());
-    let sample = rig.probe(&endpoint_with(&url, |check| check.must_match = pattern("y")));
+    let sample = rig.probe(&endpoint_with(&url, |check| {
+        check.must_match = pattern("y")
+    }));
     down(&sample, Failure::BodyMismatch);
     assert_eq!(sample.matched, Some(false));
 }
@@ -234,7 +229,9 @@ fn bodies_that_cannot_be_decoded_are_told() {
     let (rig, target) = (Rig::new(), target());
     let probe = |query: &str| {
         let url = format!("{}/d?{query}", target.http_url());
-        rig.probe(&endpoint_with(&url, |check| check.must_match = pattern("x")))
+        rig.probe(&endpoint_with(&url, |check| {
+            check.must_match = pattern("x")
+        }))
     };
     down(
         &probe("header=content-encoding:snappy"),
@@ -244,7 +241,10 @@ fn bodies_that_cannot_be_decoded_are_told() {
         &probe("header=content-encoding:gzip&body=plain"),
         Failure::DecodeError,
     );
-    down(&probe("encoding=gzip&truncate=1&size=9000"), Failure::DecodeError);
+    down(
+        &probe("encoding=gzip&truncate=1&size=9000"),
+        Failure::DecodeError,
+    );
     // Without a pattern nobody looks.
     up(&rig.get(&format!(
         "{}/d?header=content-encoding:snappy",
@@ -259,7 +259,9 @@ fn a_body_is_read_up_to_the_cap() {
     let sample = rig.probe(&endpoint_with(&url, |check| check.body_bytes_max = 100_000));
     up(&sample);
     assert!((100_000..1_000_000).contains(&sample.bytes_received));
-    let sample = rig.probe(&endpoint_with(&url, |check| check.body_bytes_max = 30 << 20));
+    let sample = rig.probe(&endpoint_with(&url, |check| {
+        check.body_bytes_max = 30 << 20
+    }));
     up(&sample);
     assert!(sample.bytes_received > 20_000_000);
 }
@@ -282,14 +284,18 @@ fn http_2_is_spoken_where_it_is_wanted() {
         check.http_version = HttpVersion::Http2;
         check.method = Method::POST;
         check.body = Box::from(*b"ping");
-        check.headers.insert("host", HeaderValue::from_static("name.test"));
+        check
+            .headers
+            .insert("host", HeaderValue::from_static("name.test"));
         check.must_match = pattern("ping");
     }));
     up(&sample);
     assert_eq!(sample.http_version, Some(20));
     // A server of HTTP/1 alone.
     let address = serving(|mut stream| {
+        read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     let sample = rig.probe(&endpoint_with(&format!("http://{address}/"), |check| {
         check.http_version = HttpVersion::Http2;
@@ -400,6 +406,4 @@ fn reuse_is_off_by_default() {
     }
     let ports: std::collections::HashSet<_> = target.requests().iter().map(|r| r.port).collect();
     assert_eq!(ports.len(), 3);
-    let watcher::domain::Check::Http(check) = &*plain.check;
-    assert_eq!(check.connection, Connection::Fresh);
 }

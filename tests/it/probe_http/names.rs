@@ -50,9 +50,17 @@ fn fresh_names_and_short_ttls_are_asked_for_each_time() {
     });
     for _ in 0..3 {
         assert!(rig.probe(&fresh).phases.resolve_us.is_some());
-        assert!(rig.probe(&named("short.test", port)).phases.resolve_us.is_some());
+        assert!(
+            rig.probe(&named("short.test", port))
+                .phases
+                .resolve_us
+                .is_some()
+        );
     }
-    assert_eq!((server.asked("fresh.test"), server.asked("short.test")), (3, 3));
+    assert_eq!(
+        (server.asked("fresh.test"), server.asked("short.test")),
+        (3, 3)
+    );
 }
 
 #[test]
@@ -157,7 +165,9 @@ fn a_rebinding_name_server_gains_nothing() {
     let server = NameServer::start(move |name, _| {
         let n = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let address = match name {
-            "mixed.test" => return Reply::Addresses(vec!["169.254.169.254".parse().unwrap(), HERE], 0),
+            "mixed.test" => {
+                return Reply::Addresses(vec!["169.254.169.254".parse().unwrap(), HERE], 0);
+            }
             _ if n == 0 => HERE,
             _ => "169.254.169.254".parse().unwrap(),
         };
@@ -181,7 +191,10 @@ fn a_rebinding_name_server_gains_nothing() {
         },
         Some(vec![server.address]),
     );
-    down(&closed.probe(&named("mixed.test", 80)), Failure::AddressDenied);
+    down(
+        &closed.probe(&named("mixed.test", 80)),
+        Failure::AddressDenied,
+    );
 }
 
 #[test]

@@ -47,7 +47,13 @@ fn too_many_hops_are_too_many() {
 #[test]
 fn redirects_that_cannot_be_followed_are_told() {
     let (rig, target) = (Rig::new(), target());
-    for location in ["file:///etc/passwd", "gopher://x/", "http://", "http://[::1", "//"] {
+    for location in [
+        "file:///etc/passwd",
+        "gopher://x/",
+        "http://",
+        "http://[::1",
+        "//",
+    ] {
         let url = format!("{}/r?redirect={}", target.http_url(), quoted(location));
         down(&rig.get(&url), Failure::RedirectInvalid);
     }
@@ -78,17 +84,28 @@ fn credentials_do_not_cross_origins() {
         let url = format!("{}/r?redirect={}", first.http_url(), quoted(to));
         rig.probe(&endpoint_with(&url, |check| {
             check.auth = Some(Auth::Bearer(Secret::new("canary")));
-            check.headers.insert("x-api-key", HeaderValue::from_static("canary"));
-            check.headers.insert("cookie", HeaderValue::from_static("canary"));
-            check.headers.insert("user-agent", HeaderValue::from_static("mine"));
-            check.headers.insert("host", HeaderValue::from_static("canary.test"));
-            check.must_match = pattern("\"user-agent\":\"mine\"");
+            check
+                .headers
+                .insert("x-api-key", HeaderValue::from_static("canary"));
+            check
+                .headers
+                .insert("cookie", HeaderValue::from_static("canary"));
+            check
+                .headers
+                .insert("user-agent", HeaderValue::from_static("mine"));
+            check
+                .headers
+                .insert("host", HeaderValue::from_static("canary.test"));
+            check.must_match = pattern("\"user-agent\",\"mine\"");
             check.must_not_match = pattern(text);
         }))
     };
     up(&probe(&echo(&second), "canary"));
     // On the first origin they are sent again.
-    down(&probe(&echo(&first), "Bearer canary"), Failure::BodyForbidden);
+    down(
+        &probe(&echo(&first), "Bearer canary"),
+        Failure::BodyForbidden,
+    );
     // Once the chain has left it, not even there.
     let back = format!("{}/r?redirect={}", second.http_url(), quoted(&echo(&first)));
     up(&probe(&back, "canary"));
@@ -97,13 +114,21 @@ fn credentials_do_not_cross_origins() {
 #[test]
 fn a_post_becomes_a_get_where_the_standard_says_so() {
     let (rig, target) = (Rig::new(), target());
-    for (code, method) in [(301, "GET"), (302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")] {
+    for (code, method) in [
+        (301, "GET"),
+        (302, "GET"),
+        (303, "GET"),
+        (307, "POST"),
+        (308, "POST"),
+    ] {
         let to = quoted(&format!("{}/m?echo=1", target.http_url()));
         let url = format!("{}/r?redirect={to}&code={code}", target.http_url());
         let sample = rig.probe(&endpoint_with(&url, |check| {
             check.method = Method::POST;
             check.body = Box::from(*b"payload");
-            check.headers.insert("content-type", HeaderValue::from_static("text/x-thing"));
+            check
+                .headers
+                .insert("content-type", HeaderValue::from_static("text/x-thing"));
             check.must_match = pattern(&format!("\"method\":\"{method}\""));
             check.must_not_match = (method == "GET")
                 .then(|| pattern("payload|text/x-thing|content-length"))

@@ -46,7 +46,14 @@ impl NameServer {
                 let name = name.trim_end_matches('.').to_lowercase();
                 log.lock().unwrap().push((name.clone(), query.query_type()));
                 let reply = reply(&name, query.query_type());
-                answer(&socket, peer, question, reply, query.name(), query.query_type());
+                answer(
+                    &socket,
+                    peer,
+                    question,
+                    reply,
+                    query.name(),
+                    query.query_type(),
+                );
             }
         });
         Self { address, asked }
@@ -87,7 +94,9 @@ fn answer(
             for address in addresses {
                 if (kind == RecordType::A) == address.is_ipv4() {
                     let data = RData::from(address);
-                    message.answers.push(Record::from_rdata(name.clone(), ttl, data));
+                    message
+                        .answers
+                        .push(Record::from_rdata(name.clone(), ttl, data));
                 }
             }
         }
