@@ -1,1 +1,103 @@
-fn main() {}
+//! What judging a body costs: sizes × engines. The figures stand beside `NANOS_PER_POSITION` and `LOOKS_PER_CHECK` in
+//! `domain::pattern`, and behind `MatcherOptions::inline_max`.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use watcher::domain::Pattern;
+
+const CUSTOMER: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
+
+const HIT: &str = "hello you are welcome to stay with us, see you there 42 at 10:30 PM";
+
+/// Text of one line, of `bytes` bytes, that ends in `end`.
+fn line(bytes: usize, end: &str) -> String {
+    let words = "the quick brown fox jumps over 13 lazy dogs, and you are welcome to look on ";
+    let mut text: String = words.chars().cycle().take(bytes - end.len()).collect();
+    text.push_str(end);
+    text
+}
+
+/// Name, pattern, and a body of so many bytes.
+type Case = (&'static str, &'static str, fn(usize) -> String);
+
+fn bench(c: &mut Criterion) {
+    let cases: [Case; 9] = [
+        ("literal", "no such words", |n| line(n, HIT)),
+        (
+            "typical",
+            r"\b[a-z]{3,8}\s\d{1,3}\s(?:at|in)\s\d\d:\d\d$",
+            |n| line(n, ""),
+        ),
+        // Unicode's \b keeps the lazy DFA off a body that is not ASCII.
+        (
+            "typical_not_ascii",
+            r"\b[a-z]{3,8}\s\d{1,3}\s(?:at|in)\s\d\d:\d\d$",
+            |n| line(n, "é"),
+        ),
+        // 61 positions, all alive.
+        ("worst_linear", "(?:x{0,20}){3}y", |n| "x".repeat(n)),
+        ("split", "^(?=.*you.*welcome)(?!.*forbidden)", |n| {
+            line(n, HIT)
+        }),
+        // The same without parts: the second branch keeps it whole.
+        ("whole", "^(?=.*you.*welcome)(?!.*forbidden)|(?!)", |n| {
+            line(n, HIT)
+        }),
+        ("customer_hit", CUSTOMER, |n| line(n, HIT)),
+        ("customer_miss", CUSTOMER, |n| line(n, "")),
+        ("customer_forbidden", CUSTOMER, |n| line(n, "forbidden")),
+    ];
+    for (name, text, body) in cases {
+        let pattern = Pattern::compile(text).expect(text);
+        let mut group = c.benchmark_group(name);
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(300));
+        group.measurement_time(Duration::from_millis(700));
+        for bytes in [1 << 10, 64 << 10, 1 << 20] {
+            let body = body(bytes).into_bytes();
+            group.throughput(Throughput::Bytes(bytes as u64));
+            group.bench_with_input(BenchmarkId::from_parameter(bytes), &body, |b, body| {
+                b.iter(|| {
+                    // As the match thread asks: the clock is part of the price.
+                    let started = Instant::now();
+                    let expired = || started.elapsed() >= Duration::from_millis(50);
+                    pattern.is_match(black_box(body), &expired)
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// A budget of 50 ms: how late it ends.
+fn overrun(c: &mut Criterion) {
+    let mut group = c.benchmark_group("budget_50ms");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100));
+    for (name, text) in [
+        ("tempered_dot", r"(?s)(?:(?!.*Z)x)*y"),
+        ("delegate", r"(?s)(?:(?=.*(?:[a-z]{0,40}){3}Z)x|x)*(?<=y)y"),
+        ("behind", r"(?s)(?:(?<=x.*)x|x)*y(?!x)"),
+        ("unanchored", r"(?s)(?=.*you.*welcome)(?!.*x)"),
+    ] {
+        let pattern = Pattern::compile(text).expect(text);
+        for bytes in [64 << 10, 1 << 20] {
+            let body = vec![b'x'; bytes];
+            group.bench_with_input(BenchmarkId::new(name, bytes), &body, |b, body| {
+                b.iter(|| {
+                    let started = Instant::now();
+                    let expired = || started.elapsed() >= Duration::from_millis(50);
+                    pattern.is_match(black_box(body), &expired)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench, overrun);
+criterion_main!(benches);

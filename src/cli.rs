@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if let Err(error) = logging::start(&cli.log.log, cli.log.log_format) {
+    if let Err(error) = logging::start(&cli.log.log_filter, cli.log.log_format) {
         eprintln!("error: {error}");
         return ExitCode::from(exit::USAGE);
     }

@@ -26,7 +26,7 @@ use crate::pipeline::worker::{Worker, WorkerOptions};
 use crate::probe::matcher::{Matcher, MatcherOptions};
 use crate::probe::{Prober, ProberOptions};
 use crate::store::timescale::{Timescale, UrlError};
-use crate::telemetry::prometheus::Exporter;
+use crate::telemetry::{self, prometheus::Exporter};
 
 /// Messages of endpoints under way to the worker; each holds some hundred endpoints.
 const COMMANDS: usize = 16;
@@ -67,6 +67,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let database = Timescale::open(&database_url).map_err(AgentError::Database)?;
     let exporter = Exporter::install()
         .map_err(|error| system("start the metrics exporter")(std::io::Error::other(error)))?;
+    telemetry::register();
     let descriptors = machine::raise_descriptor_limit();
     if settings.pin {
         machine::pin(args.partition.index());

@@ -29,7 +29,7 @@ pub struct LogSettings {
         global = true,
         value_name = "FILTER"
     )]
-    pub log: String,
+    pub log_filter: String,
     /// How a log line looks
     #[arg(
         long,

@@ -125,3 +125,6 @@ fn decode(
     };
     layer.decode(chunk, &mut |piece| decode(inner, piece, decoded, bytes_max))
 }
+
+#[cfg(test)]
+mod tests;

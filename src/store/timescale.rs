@@ -4,6 +4,7 @@
 //! else goes through the small pool of [`Timescale`]. Every wait on the database has a deadline, and a connection
 //! whose state is in doubt is dropped. SQL lies in the `.sql` files beside the Rust that runs it.
 
+mod audit;
 mod catalog;
 mod clock;
 mod connect;
@@ -31,6 +32,7 @@ use deadpool_postgres::{
 
 use crate::domain::Secret;
 
+pub use audit::{Audit, AuditWindow, EndpointAudit};
 pub use catalog::{Changes, Cursor};
 pub use clock::ClockOffset;
 pub use connect::{ConnectError, Connection, Database};

@@ -19,6 +19,9 @@ const DAY: u64 = 86_400;
 /// Good certificates began a day ago, so that a client whose clock is behind takes them too.
 const BEGUN: u64 = DAY;
 const LIFETIME: u64 = 365 * DAY;
+const NAME: &str = "watcher target authority";
+/// A name of its own: under ours, verifiers would call the signature bad instead of the issuer unknown.
+const STRANGER: &str = "an authority unheard of";
 const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca-key.pem";
 
@@ -70,8 +73,7 @@ pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
 impl Authority {
     /// A new one, in memory.
     pub(super) fn new() -> Result<Self, CertificateError> {
-        let key = KeyPair::generate().map_err(making("the authority's key"))?;
-        Self::of_key(key)
+        Self::named(NAME)
     }
 
     /// The one whose key is in `dir`, or a new one; writes `ca.pem`, `ca-key.pem`, `client.pem` and `client-key.pem`.
@@ -81,6 +83,7 @@ impl Authority {
         let key_path = dir.join(CA_KEY_FILE);
         let authority = match fs::read_to_string(&key_path) {
             Ok(pem) => Self::of_key(
+                NAME,
                 KeyPair::from_pem(&pem).map_err(making("the authority's key, from its file"))?,
             )?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::new()?,
@@ -125,7 +128,7 @@ impl Authority {
         let certificate = match variant {
             Variant::SelfSigned => params.self_signed(&key).map_err(making)?,
             Variant::UnknownCa => {
-                let stranger = Self::new()?;
+                let stranger = Self::named(STRANGER)?;
                 params.signed_by(&key, &stranger.issuer).map_err(making)?
             }
             _ => params.signed_by(&key, &self.issuer).map_err(making)?,
@@ -134,16 +137,21 @@ impl Authority {
         Ok((vec![certificate.der().clone()], key.into()))
     }
 
-    fn of_key(key: KeyPair) -> Result<Self, CertificateError> {
+    fn named(common_name: &str) -> Result<Self, CertificateError> {
+        let key = KeyPair::generate().map_err(making("an authority's key"))?;
+        Self::of_key(common_name, key)
+    }
+
+    fn of_key(common_name: &str, key: KeyPair) -> Result<Self, CertificateError> {
         let mut params = CertificateParams::default();
-        params.distinguished_name = name("watcher target authority");
+        params.distinguished_name = name(common_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(now() - 365 * DAY);
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now() + 3_650 * DAY);
         let certificate = params
             .self_signed(&key)
-            .map_err(making("the authority's certificate"))?;
+            .map_err(making("an authority's certificate"))?;
         let issuer = Issuer::new(params, key);
         Ok(Self {
             client: client(&issuer)?,

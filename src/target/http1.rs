@@ -4,11 +4,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 mod head;
 mod respond;
@@ -25,6 +26,8 @@ use super::wire::{Peer, Wire};
 
 /// The first read of a connection: a usual head fits, and 10 000 idle connections stay below 20 MB.
 const BUFFER: usize = 2_048;
+/// How long a refused peer may go on sending.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// How HTTP/2 begins in the clear.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
@@ -67,11 +70,11 @@ pub(super) async fn serve<S: Wire>(mut stream: S, peer: Peer, server: &Arc<Serve
         };
         match flow {
             Ok(Flow::KeepAlive) => {}
-            Ok(Flow::Close) => {
+            Ok(Flow::Close) if !S::ENDS_BY_DROP => {
                 let _ = stream.shutdown().await;
                 return;
             }
-            Ok(Flow::Drop) | Err(_) => return,
+            Ok(Flow::Close | Flow::Drop) | Err(_) => return,
         }
     }
 }
@@ -206,5 +209,8 @@ async fn refuse<S: Wire>(stream: &mut S, status: u16, text: &'static str) -> io:
     let mut bytes = respond::head(&answer, Version::HTTP_11, false, None);
     bytes.append(&mut answer.payload.collected());
     stream.write_all(&bytes).await?;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    // A close with bytes unread would be a reset, which may overtake the answer.
+    let _ = timeout(REFUSED_LINGER, respond::until_peer_leaves(stream)).await;
+    Ok(())
 }

@@ -8,16 +8,23 @@ use tokio_rustls::server::TlsStream;
 
 /// A byte stream whose socket can be reached, for resets.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether dropping it ends it as it should: TLS has a word to say first.
+    const ENDS_BY_DROP: bool;
+
     fn tcp(&self) -> &TcpStream;
 }
 
 impl Wire for TcpStream {
+    const ENDS_BY_DROP: bool = true;
+
     fn tcp(&self) -> &TcpStream {
         self
     }
 }
 
 impl Wire for TlsStream<TcpStream> {
+    const ENDS_BY_DROP: bool = false;
+
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
     }

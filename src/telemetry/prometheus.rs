@@ -19,7 +19,6 @@ impl Exporter {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &names::SECONDS)?
             .install_recorder()?;
         names::describe();
-        super::register();
         Ok(Self(handle))
     }
 

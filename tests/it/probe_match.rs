@@ -1,16 +1,24 @@
-//! Bodies and patterns end to end.
+//! Bodies judged by patterns: verdicts, the budget, and what one endpoint's hostile pattern does to the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use watcher::domain::{EndpointId, Pattern};
-use watcher::probe::matcher::{Matcher, MatcherOptions, Verdict};
+use watcher::probe::matcher::{MatchThread, Matcher, MatcherOptions, Verdict};
 
-/// The customer's pattern.
 const CUSTOMER: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
+
+const HOSTILE: &str = r"(?s)(?:(?!.*Z)x)*y";
+
+const PASSING: EndpointId = EndpointId(1);
+const FAILING: EndpointId = EndpointId(2);
 
 fn pattern(text: &str) -> Arc<Pattern> {
     Arc::new(Pattern::compile(text).expect(text))
+}
+
+fn start(options: MatcherOptions) -> (Matcher, MatchThread) {
+    Matcher::start(options).expect("a thread")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -21,46 +29,165 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+fn hostile_body() -> Vec<u8> {
+    vec![b'x'; 64 << 10]
+}
+
 #[test]
-fn the_customers_pattern_matches_and_does_not() {
-    let (matcher, thread) = Matcher::start(MatcherOptions::default()).expect("a thread");
+fn the_customers_pattern_matches_its_text_and_nothing_near_it() {
+    let (matcher, thread) = start(MatcherOptions {
+        // A busy machine must not decide this test.
+        budget: Duration::from_secs(10),
+        ..MatcherOptions::default()
+    });
     let customer = pattern(CUSTOMER);
     let judge = |body: &str| {
-        block_on(matcher.judge(
-            EndpointId(1),
-            Some(&customer),
-            None,
-            body.as_bytes().to_vec(),
-        ))
+        block_on(matcher.judge(PASSING, Some(&customer), None, body.as_bytes().to_vec()))
     };
     let hit = "hello you are welcome to stay with us, see you there 42 at 10:30 PM";
     assert_eq!(judge(hit), Verdict::Matched);
     assert_eq!(
-        judge(&hit.replace("stay", "forbidden")),
-        Verdict::NotMatched
+        judge(&format!("{}{hit}", "hello you ".repeat(6_000))),
+        Verdict::Matched
     );
-    assert_eq!(judge(&hit.replace("42", "100")), Verdict::NotMatched);
-    // `.` ends at the line, and `$` is the end of the text.
-    assert_eq!(judge(&format!("{hit}\n")), Verdict::NotMatched);
-    assert_eq!(judge(&format!("first line\n{hit}")), Verdict::NotMatched);
-    assert_eq!(
-        judge(&format!("you are welcome\n{hit}")),
-        Verdict::NotMatched
-    );
+    for miss in [
+        hit.replace("stay", "forbidden"),
+        hit.replace("welcome", "here"),
+        hit.replace("42", "100"),
+        hit.replace("42", "4242"),
+        hit.replace("PM", "pm"),
+        hit.replace("there 42", "there, 42"),
+        // `$` is the end of the text, and `.` stays on its line.
+        format!("{hit}\n"),
+        format!("first line\n{hit}"),
+        format!("you are welcome\n{}", hit.replace("welcome", "here")),
+        String::new(),
+    ] {
+        assert_eq!(judge(&miss), Verdict::NotMatched, "{miss:?}");
+    }
     thread.stop();
 }
 
 #[test]
-fn a_pattern_built_to_backtrack_ends_within_its_budget() {
-    let (matcher, _thread) = Matcher::start(MatcherOptions::default()).expect("a thread");
-    let hostile = pattern(r"(?s)(?:(?!.*Z)x)*y");
-    let started = Instant::now();
-    let verdict =
-        block_on(matcher.judge(EndpointId(1), Some(&hostile), None, vec![b'x'; 64 << 10]));
-    let took = started.elapsed();
-    assert!(
-        matches!(verdict, Verdict::TimedOut | Verdict::NotMatched),
-        "{verdict:?}"
+fn both_patterns_have_their_say() {
+    let (matcher, _thread) = start(MatcherOptions::default());
+    let (hello, error) = (pattern("hello"), pattern("(?i)error"));
+    let judge = |must, must_not, body: &[u8]| {
+        block_on(matcher.judge(PASSING, must, must_not, body.to_vec()))
+    };
+    assert_eq!(judge(None, None, b""), Verdict::Matched);
+    assert_eq!(
+        judge(Some(&hello), Some(&error), b"hello"),
+        Verdict::Matched
     );
-    assert!(took < Duration::from_millis(60), "{took:?}");
+    assert_eq!(
+        judge(Some(&hello), Some(&error), b"hello ERROR"),
+        Verdict::Forbidden
+    );
+    assert_eq!(
+        judge(Some(&hello), Some(&error), b"error"),
+        Verdict::NotMatched
+    );
+    assert_eq!(judge(None, Some(&error), b"error"), Verdict::Forbidden);
+    assert_eq!(
+        matcher.counts().queued,
+        0,
+        "short bodies stay on the probe thread"
+    );
+    let long = vec![b'h'; 4 << 20];
+    assert_eq!(judge(Some(&hello), None, &long), Verdict::NotMatched);
+    assert_eq!(matcher.counts().queued, 1, "long bodies do not");
+}
+
+#[test]
+fn an_endpoint_that_is_never_decided_rests_until_it_is_edited() {
+    let (matcher, _thread) = start(MatcherOptions {
+        budget: Duration::from_millis(5),
+        ..MatcherOptions::default()
+    });
+    let hostile = pattern(HOSTILE);
+    let judge = || block_on(matcher.judge(FAILING, Some(&hostile), None, hostile_body()));
+    for _ in 0..3 {
+        assert!(!matcher.is_quarantined(FAILING));
+        assert_eq!(judge(), Verdict::TimedOut);
+    }
+    assert!(matcher.is_quarantined(FAILING));
+    assert_eq!(judge(), Verdict::Quarantined);
+    assert!(!matcher.is_quarantined(PASSING));
+    matcher.forget(FAILING);
+    assert_eq!(judge(), Verdict::TimedOut);
+    let counts = matcher.counts();
+    assert_eq!((counts.timed_out, counts.quarantined), (4, 1));
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_stopped_thread_answers() {
+    let (matcher, thread) = start(MatcherOptions {
+        budget: Duration::from_millis(300),
+        queued_jobs_max: 1,
+        ..MatcherOptions::default()
+    });
+    let hostile = pattern(HOSTILE);
+    block_on(async {
+        let judge = |id| matcher.judge(EndpointId(id), Some(&hostile), None, hostile_body());
+        // At most one runs and one waits, so of four at least two are refused.
+        let verdicts = futures_util::future::join4(judge(1), judge(2), judge(3), judge(4)).await;
+        let verdicts = [verdicts.0, verdicts.1, verdicts.2, verdicts.3];
+        let refused = verdicts
+            .iter()
+            .filter(|v| **v == Verdict::Overloaded)
+            .count();
+        assert!(refused >= 2, "{verdicts:?}");
+        assert!(verdicts.contains(&Verdict::TimedOut), "{verdicts:?}");
+    });
+    thread.stop();
+    let verdict = block_on(matcher.judge(PASSING, Some(&hostile), None, hostile_body()));
+    assert_eq!(verdict, Verdict::Overloaded);
+}
+
+#[test]
+fn one_hostile_endpoint_costs_the_others_a_budget_at_most() {
+    let (matcher, _thread) = start(MatcherOptions::default());
+    let (hostile, customer) = (pattern(HOSTILE), pattern(CUSTOMER));
+    block_on(async {
+        let others = async {
+            let mut undecided = 0;
+            for id in 0..1_000 {
+                let body = b"you are welcome to stay, see you there 42 at 10:30 PM".to_vec();
+                let verdict = matcher
+                    .judge(EndpointId(100 + id), Some(&customer), None, body)
+                    .await;
+                undecided += u32::from(verdict != Verdict::Matched);
+            }
+            undecided
+        };
+        let hostile = async {
+            let mut quarantined = 0;
+            for _ in 0..50 {
+                let verdict = matcher
+                    .judge(FAILING, Some(&hostile), None, hostile_body())
+                    .await;
+                quarantined += u32::from(verdict == Verdict::Quarantined);
+            }
+            quarantined
+        };
+        let (undecided, quarantined) = futures_util::future::join(others, hostile).await;
+        assert_eq!((undecided, quarantined), (0, 47));
+    });
+}
+
+#[test]
+fn a_pattern_built_to_backtrack_ends_soon_after_its_budget() {
+    let (matcher, _thread) = start(MatcherOptions::default());
+    let hostile = pattern(HOSTILE);
+    // The best of five: the bar is the engine's, not the machine's. Optimised builds look twenty times as often.
+    let bar = Duration::from_millis(if cfg!(debug_assertions) { 150 } else { 60 });
+    let mut best = Duration::MAX;
+    for id in 0..5 {
+        let started = Instant::now();
+        let verdict = block_on(matcher.judge(EndpointId(id), Some(&hostile), None, hostile_body()));
+        best = best.min(started.elapsed());
+        assert_eq!(verdict, Verdict::TimedOut);
+    }
+    assert!(best < bar, "{best:?}");
 }

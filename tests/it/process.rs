@@ -6,24 +6,26 @@ use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::support::database::TestDatabase;
+use watcher::target::Target;
+
+use crate::support::database::{TestDatabase, number};
 use crate::support::process::{Running, eventually, free_address, get, watcher};
 use crate::support::proxy::Proxy;
-use crate::support::target::TestTarget;
+use crate::support::target::target;
 
 /// A migrated database with `count` endpoints on the target, every 5 s.
-async fn stage(count: i64, query: &str) -> (TestDatabase, TestTarget) {
+async fn stage(count: i64, query: &str) -> (TestDatabase, Target) {
     let database = TestDatabase::migrated().await;
-    let target = TestTarget::start().await;
+    let target = target();
     add(&database, &target, count, query).await;
     (database, target)
 }
 
-async fn add(database: &TestDatabase, target: &TestTarget, count: i64, query: &str) {
+async fn add(database: &TestDatabase, target: &Target, count: i64, query: &str) {
     let insert = "insert into endpoints (url, interval_s) select $1 || '/e/' || n || $2, 5 from generate_series(1, $3) n";
     let client = database.client().await;
     client
-        .execute(insert, &[&target.url(), &query, &count])
+        .execute(insert, &[&target.http_url().to_string(), &query, &count])
         .await
         .unwrap();
 }
@@ -40,8 +42,12 @@ async fn audit(database: &TestDatabase, arguments: &[&str]) -> Value {
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
+async fn count(database: &TestDatabase, sql: &str) -> i64 {
+    number(&database.client().await, sql).await
+}
+
 async fn rows(database: &TestDatabase) -> i64 {
-    database.count("select count(*) from metrics").await
+    count(database, "select count(*) from metrics").await
 }
 
 fn assert_clean(audit: &Value) {
@@ -85,17 +91,17 @@ async fn two_processes_take_every_due_tick_once_and_stop_clean() {
         audit["stored"].as_i64().unwrap()
     );
     // The target is the oracle: it served what the rows say was probed, and both processes have their share.
-    let probed = database
-        .count("select count(*) from metrics where outcome <> 'skipped'")
-        .await;
-    assert_eq!(target.served("/e/") as i64, probed);
-    let shares = database
-        .count("select count(distinct agent) from metrics")
-        .await;
+    let probed = count(
+        &database,
+        "select count(*) from metrics where outcome <> 'skipped'",
+    )
+    .await;
+    assert_eq!(target.count("/e/") as i64, probed);
+    let shares = count(&database, "select count(distinct agent) from metrics").await;
     assert_eq!(shares, 2);
     let strays =
         "select count(*) from metrics where split_part(agent, '/', 2)::int <> endpoint_id % 2";
-    assert_eq!(database.count(strays).await, 0);
+    assert_eq!(count(&database, strays).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,9 +159,11 @@ async fn an_agent_that_is_killed_comes_back_and_its_gap_has_a_name() {
         "{audit}"
     );
     // The sibling went on: what is missing belongs to one partition.
-    let died = database
-        .count("select count(*) from agents where end_reason = 'died'")
-        .await;
+    let died = count(
+        &database,
+        "select count(*) from agents where end_reason = 'died'",
+    )
+    .await;
     assert_eq!(died, 1);
 }
 
@@ -183,9 +191,9 @@ async fn agents_end_when_their_supervisor_is_killed() {
     })
     .await;
     assert!(killed.elapsed() < Duration::from_secs(10));
-    let served = target.served("/e/");
+    let served = target.count("/e/");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(target.served("/e/"), served, "somebody goes on probing");
+    assert_eq!(target.count("/e/"), served, "somebody goes on probing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,10 +231,10 @@ async fn an_outage_of_the_database_loses_and_doubles_nothing() {
         })
         .await;
         proxy.cut();
-        let served = target.served("/e/");
+        let served = target.count("/e/");
         // Probing goes on meanwhile.
         eventually("probes", async || {
-            (target.served("/e/") > served + 60).then_some(())
+            (target.count("/e/") > served + 60).then_some(())
         })
         .await;
         proxy.heal();
@@ -238,10 +246,12 @@ async fn an_outage_of_the_database_loses_and_doubles_nothing() {
     .await;
     up.stop().await;
     assert_clean(&audit(&database, &[]).await);
-    let probed = database
-        .count("select count(*) from metrics where outcome <> 'skipped'")
-        .await;
-    assert_eq!(target.served("/e/") as i64, probed);
+    let probed = count(
+        &database,
+        "select count(*) from metrics where outcome <> 'skipped'",
+    )
+    .await;
+    assert_eq!(target.count("/e/") as i64, probed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,22 +265,22 @@ async fn changes_reach_a_running_agent_and_disturb_no_other() {
     let client = database.client().await;
     let insert = "insert into endpoints (url, interval_s, regex) values ($1, 5, $2) returning id";
     let id: i64 = client
-        .query_one(insert, &[&format!("{}/new", target.url()), &"hello"])
+        .query_one(insert, &[&format!("{}/new", target.http_url()), &"hello"])
         .await
         .unwrap()
         .get(0);
     eventually("the new endpoint is probed", async || {
-        (target.served("/new") > 0).then_some(())
+        (target.count("/new") > 0).then_some(())
     })
     .await;
 
     let update = "update endpoints set url = $2 where id = $1";
     client
-        .execute(update, &[&id, &format!("{}/other", target.url())])
+        .execute(update, &[&id, &format!("{}/other", target.http_url())])
         .await
         .unwrap();
     eventually("the changed endpoint is probed", async || {
-        (target.served("/other") > 0).then_some(())
+        (target.count("/other") > 0).then_some(())
     })
     .await;
 
@@ -296,12 +306,12 @@ async fn changes_reach_a_running_agent_and_disturb_no_other() {
         .unwrap();
     let problems = format!("select count(*) from endpoint_problems where endpoint_id = {id}");
     eventually("no problem", async || {
-        (database.count(&problems).await == 0).then_some(())
+        (count(&database, &problems).await == 0).then_some(())
     })
     .await;
-    let served = target.served("/other");
+    let served = target.count("/other");
     eventually("it is probed again", async || {
-        (target.served("/other") > served).then_some(())
+        (target.count("/other") > served).then_some(())
     })
     .await;
 
@@ -310,9 +320,9 @@ async fn changes_reach_a_running_agent_and_disturb_no_other() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let served = target.served("/other");
+    let served = target.count("/other");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(target.served("/other"), served, "it is deleted");
+    assert_eq!(target.count("/other"), served, "it is deleted");
     up.stop().await;
     assert_clean(&audit(&database, &[]).await);
 }

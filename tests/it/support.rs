@@ -1,6 +1,8 @@
 //! What tests share.
 
 pub(crate) mod database;
+pub(crate) mod name_server;
+pub(crate) mod prober;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod target;

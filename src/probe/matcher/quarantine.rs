@@ -104,3 +104,68 @@ impl Quarantine {
         self.prune_at = (2 * self.entries.len()).max(ENTRIES_KEPT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINT: EndpointId = EndpointId(7);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// `x` an undecided body, `o` a decided one, a digit so many minutes; the answer is whether it rests then.
+    fn rests_after(story: &str) -> bool {
+        let mut quarantine = Quarantine::new(QuarantinePolicy::default());
+        let mut now = Instant::now();
+        for event in story.chars() {
+            match event {
+                'x' => quarantine.struck(ENDPOINT, now),
+                'o' => quarantine.decided(ENDPOINT),
+                'e' => quarantine.forget(ENDPOINT),
+                minutes => now += 60 * SECOND * minutes.to_digit(10).unwrap_or(0),
+            }
+        }
+        quarantine.is_resting(ENDPOINT, now)
+    }
+
+    #[test]
+    fn three_undecided_bodies_in_a_row_open_a_rest() {
+        assert!(!rests_after("xx"));
+        assert!(rests_after("xxx"));
+        assert!(!rests_after("xxox"));
+    }
+
+    #[test]
+    fn rests_grow_with_each_try_that_fails_and_end_with_one_that_does_not() {
+        assert!(!rests_after("xxx1"));
+        assert!(rests_after("xxx1x1"));
+        assert!(!rests_after("xxx1x2"));
+        assert!(rests_after("xxx1x2x3"));
+        assert!(!rests_after("xxx1xo"));
+        // At most an hour.
+        assert!(rests_after("xxxxxxxxxxxxxxxx999999"));
+        assert!(!rests_after("xxxxxxxxxxxxxxxx9999996"));
+    }
+
+    #[test]
+    fn an_edited_endpoint_starts_anew() {
+        assert!(!rests_after("xxxe"));
+        assert!(!rests_after("xxxexx"));
+    }
+
+    #[test]
+    fn endpoints_long_gone_do_not_pile_up() {
+        let mut quarantine = Quarantine::new(QuarantinePolicy::default());
+        let start = Instant::now();
+        for hour in 0..100 {
+            for id in 0..500 {
+                let endpoint = EndpointId(i64::from(hour * 500 + id));
+                quarantine.struck(endpoint, start + 3_600 * SECOND * hour as u32);
+            }
+        }
+        assert!(
+            quarantine.entries.len() <= 4 * ENTRIES_KEPT,
+            "{}",
+            quarantine.entries.len()
+        );
+    }
+}

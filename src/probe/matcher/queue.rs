@@ -123,3 +123,82 @@ impl Lines {
         Some(job)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(endpoint: i64, bytes: usize) -> (Job, oneshot::Receiver<Verdict>) {
+        let (reply, verdict) = oneshot::channel();
+        let job = Job {
+            endpoint: EndpointId(endpoint),
+            must: None,
+            must_not: None,
+            body: vec![0; bytes],
+            reply,
+        };
+        (job, verdict)
+    }
+
+    fn order(queue: &Queue, jobs: usize) -> Vec<i64> {
+        (0..jobs)
+            .filter_map(|_| queue.pop())
+            .map(|job| job.endpoint.0)
+            .collect()
+    }
+
+    #[test]
+    fn suspects_wait_behind_the_others_but_not_forever() {
+        let queue = Queue::new(32, 1_000);
+        let mut waiting = Vec::new();
+        for endpoint in 0..12 {
+            let (job, verdict) = job(endpoint, 1);
+            waiting.push(verdict);
+            assert!(queue.push(job, endpoint < 2).is_ok());
+        }
+        assert_eq!(order(&queue, 12), [2, 3, 4, 5, 6, 7, 8, 9, 0, 10, 11, 1]);
+    }
+
+    #[test]
+    fn it_is_bounded_in_jobs_in_bytes_and_per_endpoint() {
+        let queue = Queue::new(4, 100);
+        let mut waiting = Vec::new();
+        let mut push = |endpoint, bytes, suspect| {
+            let (job, verdict) = job(endpoint, bytes);
+            waiting.push(verdict);
+            queue.push(job, suspect).is_ok()
+        };
+        assert!(push(1, 60, false));
+        assert!(!push(1, 1, false), "one job an endpoint");
+        assert!(!push(2, 41, false), "bytes");
+        assert!(push(2, 40, true) && push(3, 0, true));
+        assert!(!push(4, 0, true), "suspects take half of the places");
+        assert!(push(5, 0, false));
+        assert!(!push(6, 0, false), "jobs");
+        assert_eq!(order(&queue, 4), [1, 5, 2, 3]);
+        let (job, _verdict) = job(1, 100);
+        assert!(queue.push(job, false).is_ok(), "all was given back");
+    }
+
+    #[test]
+    fn a_job_that_nobody_waits_for_is_passed_over() {
+        let queue = Queue::new(4, 100);
+        let (left, verdict) = job(1, 1);
+        drop(verdict);
+        let (awaited, _verdict) = job(2, 1);
+        assert!(queue.push(left, false).is_ok() && queue.push(awaited, false).is_ok());
+        assert_eq!(order(&queue, 1), [2]);
+    }
+
+    #[test]
+    fn a_closed_queue_takes_and_gives_nothing() {
+        let queue = Queue::new(4, 100);
+        let (queued, mut verdict) = job(1, 1);
+        assert!(queue.push(queued, false).is_ok());
+        queue.close();
+        assert!(queue.pop().is_none());
+        assert!(verdict.try_recv().is_err(), "who waited is told");
+        let (late, _verdict) = job(2, 1);
+        assert!(queue.push(late, false).is_err());
+    }
+}

@@ -181,7 +181,8 @@ pub(in super::super) fn garbage() -> [u8; 1_024] {
     std::array::from_fn(|at| (at as u8).wrapping_mul(167) ^ 0xa5)
 }
 
-async fn until_peer_leaves<S: Wire>(stream: &mut S) -> io::Result<()> {
+/// Reads and forgets.
+pub(super) async fn until_peer_leaves<S: Wire>(stream: &mut S) -> io::Result<()> {
     let mut ignored = [0; 256];
     while stream.read(&mut ignored).await? > 0 {}
     Ok(())

@@ -60,6 +60,26 @@ impl TestDatabase {
         url.into()
     }
 
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        let (host, port) = (
+            self.server.host_str().unwrap(),
+            self.server.port().unwrap_or(5432),
+        );
+        std::net::ToSocketAddrs::to_socket_addrs(&(host, port))
+            .unwrap()
+            .next()
+            .unwrap()
+    }
+
+    /// The superuser's URL, by way of a proxy.
+    pub(crate) fn url_through(&self, proxy: std::net::SocketAddr) -> String {
+        let mut url = url::Url::parse(&self.url()).unwrap();
+        url.set_ip_host(proxy.ip()).unwrap();
+        url.set_port(Some(proxy.port())).unwrap();
+        url.into()
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
