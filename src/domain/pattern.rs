@@ -90,14 +90,14 @@ impl Pattern {
         self.worst_case(0).is_none()
     }
 
-    /// Whether the pattern is found in `body`. `expired` is asked often and says whether the budget is spent; the
-    /// linear engine does not ask.
+    /// Whether the pattern is found in `body`. `expired` is asked often and says whether the budget is spent; a
+    /// search that is short at its very worst does not ask.
     ///
     /// # Errors
     /// The budget was spent, or the look-around engine ran out of its own (one million open branches).
     pub fn is_match(&self, body: &[u8], expired: &dyn Fn() -> bool) -> Result<bool, BudgetSpent> {
         match &self.engine {
-            Engine::Linear(linear) => Ok(linear.is_match(body)),
+            Engine::Linear(linear) => linear.is_match(body, expired),
             Engine::Split(split) => split.is_match(&String::from_utf8_lossy(body), expired),
             Engine::LookAround(engine) => engine.is_match(&String::from_utf8_lossy(body), expired),
         }
@@ -115,5 +115,7 @@ impl fmt::Debug for Pattern {
     }
 }
 
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fancy_regex::{Input, Regex, RegexBuilder};
 
-use super::linear::{COMPILED_BYTES_MAX, Refusal};
+use super::linear::{COMPILED_BYTES_MAX, Linear, Refusal};
 use super::{BudgetSpent, PatternError, scan};
 
 #[cfg(panic = "abort")]
@@ -34,6 +34,9 @@ const PROGRAM_MAX: usize = 20_000;
 /// A pattern on the look-around engine.
 pub(super) struct LookAround {
     text: Box<str>,
+    /// The pattern without its conditions, on the linear engine: where it is not found, the pattern is not either. Most
+    /// misses end here, in a hundredth of the time.
+    relaxed: Option<Linear>,
     /// Absent after a run that left too much memory behind: the next run compiles it again.
     engine: Mutex<Option<Arc<Regex>>>,
 }
@@ -50,8 +53,10 @@ impl LookAround {
                 refusal.into_error(text)
             }
         })?;
+        let relaxed = scan::relaxed(text).and_then(|text| Linear::compile(&text).ok());
         Ok(Self {
             text: text.into(),
+            relaxed,
             engine: Mutex::new(Some(Arc::new(regex))),
         })
     }
@@ -64,6 +69,11 @@ impl LookAround {
     ) -> Result<bool, BudgetSpent> {
         if expired() {
             return Err(BudgetSpent);
+        }
+        if let Some(relaxed) = &self.relaxed
+            && !relaxed.is_match(body.as_bytes(), expired)?
+        {
+            return Ok(false);
         }
         let engine = self.engine()?;
         let watched = Watched {

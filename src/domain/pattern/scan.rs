@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Caret,
     /// `\A`.
     StartText,
+    /// `\b`, `\B`.
+    WordBoundary,
     /// A standalone `(?flags)`.
     Flags,
     /// `*`, `+`, `?`, `{…}`; with the most rounds of a counted one, 1 for the others.
@@ -41,6 +43,8 @@ pub(super) enum Group {
     Ahead,
     /// `(?!`.
     NotAhead,
+    /// `(?<=`, `(?<!`.
+    Behind,
     /// `(`, `(?<name>`, `(?P<name>`, `(?'name'`.
     Capture,
     /// Any other.
@@ -119,7 +123,7 @@ fn group(rest: &str) -> (Kind, usize, bool) {
         _ => {}
     }
     if inner.starts_with("<=") || inner.starts_with("<!") {
-        return open(Group::Plain, 4);
+        return open(Group::Behind, 4);
     }
     if inner.starts_with(['<', '\'']) || inner.starts_with("P<") {
         return open(Group::Capture, 2);
@@ -211,6 +215,7 @@ fn escape(rest: &str) -> (Kind, usize, bool) {
         // Property names differ between the engines.
         'p' | 'P' | 'x' | 'u' | 'U' => (Kind::Atom, len + braced_len(&rest[len..]), true),
         'b' | 'B' if rest[len..].starts_with('{') => (Kind::Atom, len, true),
+        'b' | 'B' => (Kind::WordBoundary, len, false),
         _ => (Kind::Atom, len, false),
     }
 }
@@ -221,6 +226,33 @@ fn braced_len(rest: &str) -> usize {
         return 0;
     }
     rest.find('}').map_or(rest.len(), |close| close + 1)
+}
+
+/// `text` without its look-arounds and word boundaries: found wherever `text` is, and elsewhere. None where the two
+/// engines might read what is left differently.
+pub(super) fn relaxed(text: &str) -> Option<String> {
+    let mut relaxed = String::new();
+    let mut groups_inside = 0_u32;
+    for (index, token) in tokens(text).iter().enumerate() {
+        // Flags after the start hold for longer on one engine than on the other.
+        if token.odd || token.kind == Kind::Flags && index > 0 {
+            return None;
+        }
+        match token.kind {
+            Kind::Open(Group::Ahead | Group::NotAhead | Group::Behind) if groups_inside == 0 => {
+                groups_inside = 1;
+                // Something for a quantifier to follow, and never a digit after a digit.
+                relaxed.push_str("(?:)");
+            }
+            Kind::Open(_) if groups_inside > 0 => groups_inside += 1,
+            Kind::Close if groups_inside > 0 => groups_inside -= 1,
+            _ if groups_inside > 0 => {}
+            // Unicode's would keep the lazy DFA off bodies that are not ASCII.
+            Kind::WordBoundary => relaxed.push_str("(?:)"),
+            _ => relaxed.push_str(&text[token.at.clone()]),
+        }
+    }
+    Some(relaxed)
 }
 
 /// Refuses what could keep the look-around engine busy without a look at the text.

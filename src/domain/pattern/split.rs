@@ -44,12 +44,19 @@ impl Split {
         text: &str,
         expired: &dyn Fn() -> bool,
     ) -> Result<bool, BudgetSpent> {
-        let found = |part: &Linear| part.is_match(text.as_bytes());
-        if !self.found.iter().all(found) || self.not_found.iter().any(found) {
-            return Ok(false);
+        let bytes = text.as_bytes();
+        for part in &self.found {
+            if !part.is_match(bytes, expired)? {
+                return Ok(false);
+            }
+        }
+        for part in &self.not_found {
+            if part.is_match(bytes, expired)? {
+                return Ok(false);
+            }
         }
         match &self.rest {
-            Rest::Linear(rest) => Ok(found(rest)),
+            Rest::Linear(rest) => rest.is_match(bytes, expired),
             Rest::LookAround(rest) => rest.is_match(text, expired),
         }
     }
