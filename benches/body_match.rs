@@ -2,10 +2,14 @@
 //! `domain::pattern`, and behind `MatcherOptions::inline_max`.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use watcher::domain::Pattern;
+use watcher::probe::body::{BodyDecoder, Progress};
 
 const CUSTOMER: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
 
@@ -103,5 +107,53 @@ fn overrun(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench, overrun);
+/// 1 MiB of text, and a bomb of 256 MiB that ends at the cap, in chunks of 16 KiB.
+fn decode(c: &mut Criterion) {
+    let plain = line(1 << 20, "");
+    let bomb = vec![0; 1 << 28];
+    let mut group = c.benchmark_group("decode");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100));
+    group.measurement_time(Duration::from_millis(500));
+    for encoding in ["identity", "gzip", "br", "zstd"] {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        for (kind, plain) in [("text", plain.as_bytes()), ("bomb", &bomb)] {
+            let encoded = encode(encoding, plain);
+            group.bench_function(format!("{encoding}/{kind}"), |b| {
+                b.iter(|| {
+                    let mut decoder = BodyDecoder::new(&headers, 1 << 20).expect("known");
+                    for chunk in encoded.chunks(16 << 10) {
+                        if decoder.push(chunk).expect("sound") == Progress::Full {
+                            break;
+                        }
+                    }
+                    decoder.finish().expect("whole")
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn encode(encoding: &str, plain: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    match encoding {
+        "gzip" => {
+            let mut writer =
+                flate2::write::GzEncoder::new(&mut encoded, flate2::Compression::fast());
+            writer.write_all(plain).expect("memory is writable");
+        }
+        "br" => {
+            let mut writer = brotli::CompressorWriter::new(&mut encoded, 4_096, 1, 20);
+            writer.write_all(plain).expect("memory is writable");
+        }
+        "zstd" => encoded = zstd::encode_all(plain, 1).expect("zstd encodes"),
+        _ => encoded = plain.to_vec(),
+    }
+    encoded
+}
+
+criterion_group!(benches, bench, overrun, decode);
 criterion_main!(benches);

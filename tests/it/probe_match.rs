@@ -187,6 +187,36 @@ fn one_hostile_endpoint_costs_the_others_a_budget_at_most() {
 }
 
 #[test]
+fn the_match_thread_gives_way_to_the_probe_thread() {
+    let (matcher, _thread) = start(options(10_000));
+    // Judged there, so it has come up.
+    let conditional = pattern("a(?=b)");
+    let verdict = block_on(matcher.judge(PASSING, Some(&conditional), None, b"ab".to_vec()));
+    assert_eq!(verdict, Verdict::Matched);
+    // The 19th field of proc_pid_stat(5); the second, in parentheses, is the name.
+    let nice = |stat: &str| -> Option<i32> {
+        stat.rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(16)?
+            .parse()
+            .ok()
+    };
+    let own = std::fs::read_to_string("/proc/thread-self/stat").expect("procfs");
+    let others: Vec<i32> = std::fs::read_dir("/proc/self/task")
+        .expect("procfs")
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok())
+        .filter(|stat| stat.contains("(match)"))
+        .filter_map(|stat| nice(&stat))
+        .collect();
+    let lower = nice(&own).map(|nice| (nice + 10).min(19));
+    assert!(
+        lower.is_some_and(|lower| others.contains(&lower)),
+        "{lower:?} {others:?}"
+    );
+}
+
+#[test]
 fn a_starved_match_thread_blames_nobody() {
     let (matcher, _thread) = start(MatcherOptions {
         // More than there is: every match is starved.

@@ -27,7 +27,9 @@ pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 fn run(shared: &Shared) {
     // Linux keeps a nice value per thread; the thread's id names it alone.
     let thread = Some(rustix::thread::gettid());
-    if let Err(error) = rustix::process::setpriority_process(thread, NICE) {
+    let lowered = rustix::process::getpriority_process(thread)
+        .and_then(|nice| rustix::process::setpriority_process(thread, (nice + NICE).min(19)));
+    if let Err(error) = lowered {
         warn!(%error, "the match thread keeps the priority of the probe thread");
     }
     while let Some(job) = shared.queue.pop() {
