@@ -15,6 +15,8 @@ use std::time::Duration;
 mod error;
 mod linear;
 mod look_around;
+mod relaxed;
+mod rounds;
 mod scan;
 mod split;
 
@@ -23,8 +25,8 @@ use linear::Linear;
 use look_around::LookAround;
 use split::Split;
 
-/// Longest pattern text accepted, in bytes. Patterns written by people stay below 1 KiB; compiling costs up to some
-/// 50 ns a byte of text per repetition, on the thread that reads the catalog.
+/// Longest pattern text accepted, in bytes. Patterns written by people stay below 1 KiB, and compiling holds up the
+/// thread that reads the catalog.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 
 /// The budget was spent before the pattern was decided. Neither a match nor a miss.

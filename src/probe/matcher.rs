@@ -35,9 +35,9 @@ pub struct MatcherOptions {
     pub cpu_share_min: f64,
     /// A body is judged on the probe thread when its patterns take no longer than this at their very worst.
     pub inline_max: Duration,
-    /// Jobs that may wait. At the budget's 50 ms each, the last of 64 undecidable ones waits 3 s.
+    /// Jobs that may wait. Most take below 1 ms; were all undecidable, at 50 ms each, the last would wait for 13 s.
     pub queued_jobs_max: usize,
-    /// Bytes of bodies that may wait.
+    /// Bytes of bodies that may wait: 64 of the longest by default.
     pub queued_bytes_max: usize,
     /// When an endpoint rests, and how long.
     pub quarantine: QuarantinePolicy,

@@ -16,6 +16,9 @@ use super::linear::Linear;
 use super::look_around::LookAround;
 use super::scan::{Group, Kind, Token, tokens};
 
+/// Parts compiled one by one; a pattern with more stays whole, where all of it has one bound.
+const PARTS_MAX: usize = 8;
+
 /// A pattern tied to the text's start, in parts. All hold for a match.
 pub(super) struct Split {
     found: Vec<Linear>,
@@ -103,6 +106,9 @@ pub(super) fn split(text: &str) -> Option<Split> {
                 && content.first().is_some_and(|token| is_anchor(token.kind))
                 && !is_quantified(content, 1)
                 && !has_bar(content);
+            if found.len() + not_found.len() == PARTS_MAX {
+                return None;
+            }
             let part = Linear::compile(&anchored_at_start(flags, slice(text, content))).ok()?;
             match group {
                 Group::Ahead => found.push(part),
