@@ -23,6 +23,13 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor(String);
 
+impl Cursor {
+    /// From PostgreSQL's text of a `pg_snapshot`.
+    pub fn from_text(snapshot: impl Into<String>) -> Self {
+        Self(snapshot.into())
+    }
+}
+
 /// The outcome of [`Timescale::catalog_changes`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Changes {
