@@ -236,8 +236,7 @@ fn a_starved_match_thread_blames_nobody() {
 fn a_pattern_built_to_backtrack_ends_soon_after_its_budget() {
     let (matcher, _thread) = start(options(50));
     let hostile = pattern(HOSTILE);
-    // The best of five: the bar is the engine's, not the machine's. Optimised builds look twenty times as often.
-    let bar = Duration::from_millis(if cfg!(debug_assertions) { 150 } else { 60 });
+    // Without a budget it takes minutes; how soon after the budget it ends is benches/body_match.rs's matter.
     let mut best = Duration::MAX;
     for id in 0..5 {
         let started = Instant::now();
@@ -245,5 +244,5 @@ fn a_pattern_built_to_backtrack_ends_soon_after_its_budget() {
         best = best.min(started.elapsed());
         assert_eq!(verdict, Verdict::TimedOut);
     }
-    assert!(best < bar, "{best:?}");
+    assert!(best < Duration::from_secs(2), "{best:?}");
 }
