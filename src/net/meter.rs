@@ -16,12 +16,19 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Counts of one probe, or of one kept connection.
-#[derive(Default, Debug)]
+/// Most that is read in one poll of a [`Metered`] future. A peer that sends faster than we read would otherwise keep
+/// the thread for as long as tokio's budget of 128 reads lasts: 16 MB of interim responses took 3 s.
+const TURN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Counts of one probe, or of one kept connection, and what its peers may still send.
+#[derive(Debug)]
 pub struct Meter {
     sent: Cell<u64>,
     received: Cell<u64>,
     polled_ns: Cell<u64>,
+    /// Bytes read in the poll under way.
+    turn: Cell<u64>,
+    allowed: Cell<u64>,
 }
 
 /// What a [`Meter`] showed at some time.
@@ -38,7 +45,18 @@ pub struct Reading {
 impl Meter {
     /// Starts at zero.
     pub fn new() -> Rc<Self> {
-        Rc::new(Self::default())
+        Rc::new(Self {
+            sent: Cell::new(0),
+            received: Cell::new(0),
+            polled_ns: Cell::new(0),
+            turn: Cell::new(0),
+            allowed: Cell::new(u64::MAX),
+        })
+    }
+
+    /// From now on `bytes` may be received; the read after them fails with [`io::ErrorKind::QuotaExceeded`].
+    pub fn allow(&self, bytes: u64) {
+        self.allowed.set(bytes);
     }
 
     /// Bytes read from sockets so far.
@@ -88,9 +106,22 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.meter.allowed.get() == 0 {
+            let error = io::Error::new(io::ErrorKind::QuotaExceeded, "the peer sends too much");
+            return Poll::Ready(Err(error));
+        }
+        if self.meter.turn.get() >= TURN_BYTES_MAX {
+            self.meter.turn.set(0);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        add(&self.meter.received, (buf.filled().len() - before) as u64);
+        let count = (buf.filled().len() - before) as u64;
+        add(&self.meter.received, count);
+        add(&self.meter.turn, count);
+        let allowed = &self.meter.allowed;
+        allowed.set(allowed.get().saturating_sub(count));
         read
     }
 }
@@ -154,6 +185,7 @@ impl<F: Future + Unpin> Future for Metered<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let start = Instant::now();
+        self.meter.turn.set(0);
         let polled = Pin::new(&mut self.inner).poll(cx);
         add(&self.meter.polled_ns, start.elapsed().as_nanos() as u64);
         polled
@@ -316,6 +348,30 @@ mod tests {
         let polled = meter.take().polled;
         assert!(polled >= Duration::from_millis(5), "{polled:?}");
         assert!(polled < Duration::from_millis(100), "{polled:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_may_send_what_it_is_allowed_and_a_turns_worth_at_a_time() {
+        use std::future::poll_fn;
+        let meter = Meter::new();
+        meter.allow(200_000);
+        let mut endless = MeteredIo::new(tokio::io::repeat(0), Rc::clone(&meter));
+        let mut buf = vec![0; 50_000];
+        let turns = Cell::new(0);
+        let reading = poll_fn(|cx| {
+            turns.set(turns.get() + 1);
+            loop {
+                let mut buf = ReadBuf::new(&mut buf);
+                match Pin::new(&mut endless).poll_read(cx, &mut buf) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(error.kind()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let ended = Metered::new(reading, Rc::clone(&meter)).await;
+        assert_eq!(ended, io::ErrorKind::QuotaExceeded);
+        assert_eq!((meter.take().received, turns.get()), (200_000, 2));
     }
 
     #[tokio::test]

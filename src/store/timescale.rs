@@ -13,7 +13,6 @@ pub mod endpoints;
 mod listen;
 mod migrate;
 mod problems;
-mod resolve;
 mod retention;
 mod sessions;
 mod sqlstate;

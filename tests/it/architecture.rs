@@ -24,6 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crossbeam_queue", &["pipeline"]),
     ("deadpool_postgres", &["store"]),
     ("hickory_resolver", &["net"]),
+    ("fancy_regex", &["domain"]),
     ("hyper", &["probe", "target"]),
     ("metrics", &["telemetry"]),
     ("refinery", &["store"]),

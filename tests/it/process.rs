@@ -22,7 +22,7 @@ async fn stage(count: i64, query: &str) -> (TestDatabase, Target) {
 }
 
 async fn add(database: &TestDatabase, target: &Target, count: i64, query: &str) {
-    let insert = "insert into endpoints (url, interval_s) select $1 || '/e/' || n || $2, 5 from generate_series(1, $3) n";
+    let insert = "insert into endpoints (url, interval_s) select $1 || '/e/' || n || $2, 5 from generate_series(1, $3::bigint) n";
     let client = database.client().await;
     client
         .execute(insert, &[&target.http_url().to_string(), &query, &count])

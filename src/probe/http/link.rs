@@ -9,11 +9,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
-use tokio::task::{AbortHandle, JoinSet, spawn_local};
+use tokio::task::{AbortHandle, JoinSet, spawn_local, yield_now};
 
 use super::hop::Hop;
 use super::request::Body;
-use super::transport::Transport;
+use super::transport::{TlsFault, Transport};
 use crate::domain::{Connection, Failure, HttpCheck, HttpVersion, Timestamp};
 use crate::net::connect::connect;
 use crate::net::meter::{Meter, Metered, MeteredIo};
@@ -30,6 +30,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What an HTTP/2 server may send ahead of our reading.
 const WINDOW_BYTES: u32 = 64 * 1024;
 
+/// What a server may send until the head of its response is there: handshake, interim responses, pings, head and what
+/// of the body comes with it. Certificates take a few KiB, a head 64 at most; all else is a flood, and ends early.
+const UNASKED_BYTES_MAX: u64 = 512 * 1024;
+
 /// A byte stream to a server and what is known of it.
 pub(super) struct Wire {
     transport: Transport,
@@ -42,7 +46,8 @@ pub(super) struct Wire {
 /// A connection that takes requests. Dropping it closes it.
 pub(super) struct Link {
     sender: Sender,
-    _driver: Driver,
+    tls_fault: Option<TlsFault>,
+    driver: Driver,
     meter: Rc<Meter>,
     remote_ip: IpAddr,
     tls_not_after: Option<Timestamp>,
@@ -79,6 +84,7 @@ pub(super) async fn dial(
             meter
         }
     };
+    meter.allow(UNASKED_BYTES_MAX);
     let io = MeteredIo::new(stream, Rc::clone(&meter));
     let (transport, is_http2) = if hop.target.is_https() {
         progress.enter(Phase::Tls);
@@ -87,7 +93,7 @@ pub(super) async fn dial(
     } else {
         progress.tls_not_after.set(None);
         (
-            Transport::Plain(io),
+            Transport::plain(io),
             check.http_version == HttpVersion::Http2,
         )
     };
@@ -170,7 +176,7 @@ async fn secure(
             "the server does not offer HTTP/2",
         ));
     }
-    Ok((Transport::Tls(Box::new(stream)), is_http2))
+    Ok((Transport::tls(stream), is_http2))
 }
 
 impl Wire {
@@ -181,38 +187,35 @@ impl Wire {
     /// finished (closing the socket) is put down to nobody and spread over all samples; of a kept connection, it
     /// counts for the next probe.
     pub(super) async fn start(self) -> Result<Link, Stop> {
+        let tls_fault = self.transport.tls_fault();
         let io = TokioIo::new(self.transport);
         let (sender, driver) = if self.is_http2 {
             let tasks = Tasks::new(Rc::clone(&self.meter));
-            let driver = Driver::Http2(tasks.clone());
-            let handshake = http2::Builder::new(tasks)
+            let handshake = http2::Builder::new(tasks.clone())
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
                 .max_header_list_size(HEAD_BYTES_MAX as u32)
                 .handshake(io);
             let (sender, connection) = Box::pin(handshake)
                 .await
-                .map_err(|error| Stop::processing(&error))?;
-            let Driver::Http2(tasks) = &driver else {
-                unreachable!("made above");
-            };
-            tasks.execute(async {
-                let _ = connection.await;
-            });
-            (Sender::Http2(sender), driver)
+                .map_err(|error| Stop::processing(&error, None))?;
+            let ended = Rc::clone(&tasks.ended_by);
+            tasks.execute(async move { *ended.borrow_mut() = connection.await.err() });
+            (Sender::Http2(sender), Driver::Http2(tasks))
         } else {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(HEAD_BYTES_MAX)
                 .max_header_size(HEAD_BYTES_MAX)
                 .handshake(io)
                 .await
-                .map_err(|error| Stop::processing(&error))?;
+                .map_err(|error| Stop::processing(&error, None))?;
             let task = spawn_local(Metered::new(connection, Rc::clone(&self.meter)));
             (Sender::Http1(sender), Driver::Http1(task.abort_handle()))
         };
         Ok(Link {
             sender,
-            _driver: driver,
+            tls_fault,
+            driver,
             meter: self.meter,
             remote_ip: self.remote_ip,
             tls_not_after: self.tls_not_after,
@@ -226,10 +229,25 @@ impl Link {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, hyper::Error> {
+        self.meter.allow(UNASKED_BYTES_MAX);
         match &mut self.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
             Sender::Http2(sender) => sender.send_request(request).await,
         }
+    }
+
+    /// What an error of [`Self::send`] means.
+    pub(super) async fn explain(&self, error: hyper::Error) -> Stop {
+        let mut error = error;
+        if let Driver::Http2(tasks) = &self.driver
+            && (error.is_canceled() || error.is_closed())
+        {
+            // The driver may end in the same turn, after its sender.
+            yield_now().await;
+            error = tasks.ended_by.take().unwrap_or(error);
+        }
+        let tls = self.tls_fault.as_ref().and_then(TlsFault::get);
+        Stop::processing(&error, tls)
     }
 
     /// Whether it speaks HTTP/2.
@@ -285,6 +303,8 @@ impl Drop for Driver {
 struct Tasks {
     set: Rc<RefCell<JoinSet<()>>>,
     meter: Rc<Meter>,
+    /// Why the connection ended: the sender is only told that it did.
+    ended_by: Rc<RefCell<Option<hyper::Error>>>,
 }
 
 impl Tasks {
@@ -292,6 +312,7 @@ impl Tasks {
         Self {
             set: Rc::default(),
             meter,
+            ended_by: Rc::default(),
         }
     }
 }

@@ -11,10 +11,10 @@ use tokio_postgres::config::{Host, SslMode as PgSslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, Error as PgError, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::resolve;
 use super::tls;
 use super::url::{self, SslMode, UrlError};
 use crate::domain::Secret;
+use crate::net::host;
 
 /// Run on every connection.
 const SESSION_SQL: &str = include_str!("session.sql");
@@ -248,7 +248,7 @@ impl Database {
                     config.host(name);
                     match (
                         self.config.get_hostaddrs().get(i),
-                        resolve::addresses(name).await,
+                        host::addresses(name).await,
                     ) {
                         (Some(&address), _) => {
                             config.hostaddr(address);
