@@ -1,6 +1,7 @@
 //! `watcher audit`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -8,8 +9,8 @@ use clap::Args as ClapArgs;
 use jiff::{SignedDuration, Timestamp as Instant};
 use serde::Serialize;
 
-use super::migrate::failure;
-use crate::config::env;
+use super::output::print;
+use crate::config::{Problem, env};
 use crate::domain::Timestamp;
 use crate::store::timescale::{Audit, AuditWindow, EndpointAudit, Error, Timescale};
 
@@ -86,60 +87,52 @@ struct Report<'a> {
 
 /// Runs `watcher audit`.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let url = match env::admin_database_url() {
-        Ok(url) => url,
-        Err(problem) => return Ok(failure(64, problem)),
-    };
-    let store = match Timescale::open(&url) {
-        Ok(store) => store,
-        Err(error) => return Ok(failure(64, error)),
-    };
-    match audit(&store, &args).await {
-        Ok(code) => Ok(code),
-        Err(Error::Connect(error)) => Ok(failure(75, error)),
-        Err(error) => {
-            let advice = advice(&error);
-            Err(anyhow::Error::from(error).context(advice))
-        }
-    }
+    let store = Timescale::open(&env::admin_database_url()?)?;
+    audit(&store, &args).await
 }
 
-async fn audit(store: &Timescale, args: &Args) -> Result<ExitCode, Error> {
+async fn audit(store: &Timescale, args: &Args) -> anyhow::Result<ExitCode> {
     let now = Instant::now();
     let (until, since_from) = match args.until {
         Some(edge) => (edge.from(now), edge.from(now)),
         // The last ten minutes are those before now, of which the very last are not judged yet.
-        None => (instant(store.audit_horizon().await?), now),
+        None => (instant(store.audit_horizon().await.map_err(advised)?), now),
     };
-    let since = args.since.from(since_from);
+    // To the microsecond, as it is audited.
+    let since = instant(Timestamp::from_micros(
+        args.since.from(since_from).as_microsecond(),
+    ));
     if since >= until {
-        let message = format!("--since {since} is not before the window's end, {until}");
-        return Ok(failure(64, anyhow::Error::msg(message)));
+        let message = format!("{since} is not before the window's end, {until}");
+        return Err(Problem::of("--since", message).into());
     }
     let window = AuditWindow {
         since: Timestamp::from_micros(since.as_microsecond()),
         until: Timestamp::from_micros(until.as_microsecond()),
     };
     let (audit, endpoints) = if args.endpoints {
-        let (audit, endpoints) = store.audit_endpoints(window).await?;
+        let (audit, endpoints) = store.audit_endpoints(window).await.map_err(advised)?;
         (audit, Some(endpoints))
     } else {
-        (store.audit(window).await?, None)
+        (store.audit(window).await.map_err(advised)?, None)
     };
-    if args.json {
-        let report = Report {
-            since: since.to_string(),
-            until: until.to_string(),
-            audit: &audit,
-            endpoints: endpoints.as_deref(),
-        };
-        println!("{}", serde_json::to_string(&report).unwrap_or_default());
-    } else {
-        print!("{}", table(since, until, &audit));
-        for endpoint in endpoints.iter().flatten() {
-            print!("{}", line(endpoint));
+    print(|out| {
+        if args.json {
+            let report = Report {
+                since: since.to_string(),
+                until: until.to_string(),
+                audit: &audit,
+                endpoints: endpoints.as_deref(),
+            };
+            serde_json::to_writer(&mut *out, &report)?;
+            return writeln!(out);
         }
-    }
+        out.write_all(table(since, until, &audit).as_bytes())?;
+        for endpoint in endpoints.iter().flatten() {
+            out.write_all(line(endpoint).as_bytes())?;
+        }
+        Ok(())
+    })?;
     Ok(if audit.missing > 0 || audit.duplicates > 0 {
         ExitCode::FAILURE
     } else {
@@ -151,13 +144,21 @@ fn instant(at: Timestamp) -> Instant {
     Instant::from_microsecond(at.as_micros()).unwrap_or(Instant::MAX)
 }
 
-fn advice(error: &Error) -> &'static str {
-    if error.is_missing_privilege() {
-        "this user may not read samples; set WATCHER_ADMIN_DATABASE_URL to the owner's"
-    } else if error.is_missing_schema() {
-        "the schema is missing or older than this release; run watcher migrate"
-    } else {
-        "the audit failed"
+/// The error with what to do about it.
+fn advised(error: Error) -> anyhow::Error {
+    let advice = match &error {
+        error if error.is_missing_privilege() => {
+            "this user may not read samples; set WATCHER_ADMIN_DATABASE_URL to the owner's"
+        }
+        error if error.is_missing_schema() => {
+            "the schema is missing or older than this release; run watcher migrate"
+        }
+        _ => "the audit failed",
+    };
+    match error {
+        // Not ready, rather than a fault: told by its type.
+        Error::Connect(error) => error.into(),
+        error => anyhow::Error::from(error).context(advice),
     }
 }
 

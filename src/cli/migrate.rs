@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
+use super::exit;
 use crate::config::env;
 use crate::store::timescale::{
-    ConnectError, Database, MigrateError, MigrateStep, SchemaState, migrate, schema_state,
-    wait_until_ready,
+    ConnectError, Database, MigrateError, MigrateStep, Migrated, SchemaState, migrate,
+    schema_state, wait_until_ready,
 };
-
-/// Wrong usage or configuration.
-const USAGE: u8 = 64;
-/// The database is not ready.
-const NOT_READY: u8 = 75;
 
 /// Bring the schema of the database up to date; does nothing when it is, and is safe to run several times at once.
 ///
@@ -38,14 +34,7 @@ pub struct WaitArgs {
 
 /// Runs `watcher migrate`.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let url = match env::admin_database_url() {
-        Ok(url) => url,
-        Err(problem) => return Ok(failure(USAGE, problem)),
-    };
-    let database = match Database::from_url(&url) {
-        Ok(database) => database,
-        Err(error) => return Ok(failure(USAGE, error)),
-    };
+    let database = Database::from_url(&env::admin_database_url()?)?;
     let done = if args.check {
         schema_state(&database).await.map(say_state)
     } else {
@@ -53,23 +42,25 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             MigrateStep::Waiting => eprintln!("another process is migrating; waiting for it"),
             MigrateStep::Applying { name } => eprintln!("applying {name}"),
         };
-        migrate(&database, progress).await.map(|migrated| {
-            for notice in &migrated.notices {
-                eprintln!("note: {notice}");
-            }
-            let (applied, version) = (migrated.applied.len(), migrated.version);
-            println!(
-                "schema version {version} ({applied} migrations applied), TimescaleDB edition {}",
-                migrated.edition
-            );
-            ExitCode::SUCCESS
-        })
+        migrate(&database, progress).await.map(say_migrated)
     };
-    Ok(match done {
-        Ok(code) => code,
-        Err(MigrateError::Connect(error)) => failure(NOT_READY, error),
-        Err(error) => failure(1, error),
+    done.map_err(|error| match error {
+        // Not ready, rather than a fault: told by its type.
+        MigrateError::Connect(error) => error.into(),
+        error => error.into(),
     })
+}
+
+fn say_migrated(migrated: Migrated) -> ExitCode {
+    for notice in &migrated.notices {
+        eprintln!("note: {notice}");
+    }
+    let (applied, version) = (migrated.applied.len(), migrated.version);
+    println!(
+        "schema version {version} ({applied} migrations applied), TimescaleDB edition {}",
+        migrated.edition
+    );
+    ExitCode::SUCCESS
 }
 
 fn say_state(state: SchemaState) -> ExitCode {
@@ -87,14 +78,7 @@ fn say_state(state: SchemaState) -> ExitCode {
 
 /// Runs `watcher wait-db`.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
-    let url = match env::database_url() {
-        Ok(url) => url,
-        Err(problem) => return Ok(failure(USAGE, problem)),
-    };
-    let database = match Database::from_url(&url) {
-        Ok(database) => database,
-        Err(error) => return Ok(failure(USAGE, error)),
-    };
+    let database = Database::from_url(&env::database_url()?)?;
     let mut said = None;
     let mut progress = |error: &ConnectError, waited: Duration| {
         // Something new at once, the same again every five seconds.
@@ -110,15 +94,13 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     Ok(
         match wait_until_ready(&database, Some(args.timeout), &mut progress).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failure(NOT_READY, error),
+            // Whatever it was waiting for, a wrong password included, the answer is "not in time".
+            Err(error) => {
+                exit::report(&error.into());
+                ExitCode::from(exit::NOT_READY)
+            }
         },
     )
-}
-
-/// One line on standard error, causes included, and the exit code.
-pub(super) fn failure(code: u8, error: impl Into<anyhow::Error>) -> ExitCode {
-    eprintln!("error: {:#}", error.into());
-    ExitCode::from(code)
 }
 
 /// `60s`, `5m`, `1h 30m`; a bare number is seconds.
