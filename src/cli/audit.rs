@@ -1,7 +1,6 @@
 //! `watcher audit`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 

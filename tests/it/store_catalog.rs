@@ -575,7 +575,11 @@ async fn what_is_wrong_with_the_database_is_said_in_one_line_without_the_passwor
     let database = TestDatabase::migrated().await;
     let refused = database.url_as("nobody_there", "hunter2");
     let missing = database.url().replace(database.name(), "not_there");
-    let cases: [(&str, &str); 4] = [
+    let wordless = refused
+        .replace(":pw@", "@")
+        .replace("nobody_there:hunter2", "nobody_there");
+    let cases: [(&str, &str); 5] = [
+        (&wordless, "refuses user nobody_there"),
         (&refused, "refuses user nobody_there"),
         (&missing, "has no database not_there"),
         (
