@@ -10,6 +10,7 @@
 //! at the deadline. In one turn of the loop a connection reads 64 KiB at most, so that others have theirs.
 
 mod answer;
+mod dial;
 mod hop;
 mod kept;
 mod link;
@@ -80,7 +81,7 @@ async fn ask(
         }
         progress.retract();
     }
-    let wire = link::dial(prober, check, hop, progress).await?;
+    let wire = dial::dial(prober, check, hop, progress).await?;
     progress.enter(Phase::Processing);
     let mut link = wire.start().await?;
     match send(&mut link, hop, check, progress).await {

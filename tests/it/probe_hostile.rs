@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use watcher::domain::{Endpoint, Failure, HttpVersion, Reason, Sample, SkipReason};
 
 use crate::support::prober::{
-    Rig, down, endpoint, endpoint_with, here, pattern, read_head, serving, skipped, up, within,
+    Rig, down, endpoint, endpoint_with, full_backlog, here, pattern, read_head, serving, skipped,
+    up, within,
 };
 use crate::support::target::target;
 
@@ -52,7 +53,7 @@ fn silence_ends_at_the_deadline_in_the_phase_it_began() {
 
 #[test]
 fn a_connection_that_is_never_accepted_times_out() {
-    let full = full_backlog();
+    let full = full_backlog(([127, 0, 0, 1], 0).into());
     let rig = Rig::new();
     let sample = fails(
         &rig,
@@ -61,33 +62,6 @@ fn a_connection_that_is_never_accepted_times_out() {
     );
     assert!(sample.phases.connect_us.unwrap() >= 490_000);
     assert_eq!(sample.phases.processing_us, None);
-}
-
-/// A listener that takes no more connections: the kernel drops their first packets.
-struct FullBacklog {
-    address: SocketAddr,
-    _listener: socket2::Socket,
-    _waiting: Vec<socket2::Socket>,
-}
-
-fn full_backlog() -> FullBacklog {
-    use socket2::{Domain, Socket, Type};
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    listener.bind(&any.into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let waiting = (0..4).map(|_| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let _ = socket.connect(&address);
-        socket
-    });
-    FullBacklog {
-        address: address.as_socket().unwrap(),
-        _waiting: waiting.collect(),
-        _listener: listener,
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! A connection to a server, from its name to the point where it takes requests.
+//! A connection that takes requests: hyper's half of it and what the probe holds.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use ::http::{Request, Response};
@@ -11,16 +11,12 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, JoinSet, spawn_local, yield_now};
 
-use super::hop::Hop;
 use super::request::Body;
 use super::transport::{TlsFault, Transport};
-use crate::domain::{Connection, Failure, HttpCheck, HttpVersion, Timestamp};
-use crate::net::connect::connect;
-use crate::net::meter::{Meter, Metered, MeteredIo};
-use crate::net::resolve::is_of;
-use crate::probe::Prober;
+use crate::domain::Timestamp;
+use crate::net::meter::{Meter, Metered};
 use crate::probe::fault::Stop;
-use crate::probe::progress::{Phase, Progress};
+use crate::probe::progress::Progress;
 
 /// Largest head of a response, and largest buffer of an HTTP/1 connection. Browsers and proxies take 8 to 256 KiB.
 ///
@@ -32,15 +28,15 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 
 /// What a server may send until the head of its response is there: handshake, interim responses, pings, head and what
 /// of the body comes with it. Certificates take a few KiB, a head 64 at most; all else is a flood, and ends early.
-const UNASKED_BYTES_MAX: u64 = 512 * 1024;
+pub(super) const UNASKED_BYTES_MAX: u64 = 512 * 1024;
 
 /// A byte stream to a server and what is known of it.
 pub(super) struct Wire {
-    transport: Transport,
-    is_http2: bool,
-    meter: Rc<Meter>,
-    remote_ip: IpAddr,
-    tls_not_after: Option<Timestamp>,
+    pub(super) transport: Transport,
+    pub(super) is_http2: bool,
+    pub(super) meter: Rc<Meter>,
+    pub(super) remote_ip: IpAddr,
+    pub(super) tls_not_after: Option<Timestamp>,
 }
 
 /// A connection that takes requests. Dropping it closes it.
@@ -56,127 +52,6 @@ pub(super) struct Link {
 enum Sender {
     Http1(http1::SendRequest<Body>),
     Http2(http2::SendRequest<Body>),
-}
-
-/// Resolves, connects and, for `https`, shakes hands: a phase each.
-pub(super) async fn dial(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-) -> Result<Wire, Stop> {
-    let addresses = addresses(prober, check, hop, progress).await?;
-    progress.enter(Phase::Connect);
-    let stream = connect(&addresses, |ip| progress.remote_ip.set(Some(ip)))
-        .await
-        .map_err(|error| Stop::connect(&error))?;
-    // Of several addresses dialled, the one that answered.
-    let remote_ip = match &addresses[..] {
-        [only] => only.ip(),
-        _ => stream.peer_addr().map_or(addresses[0].ip(), |a| a.ip()),
-    };
-    progress.remote_ip.set(Some(remote_ip));
-    let meter = match check.connection {
-        Connection::Fresh => progress.meter(),
-        Connection::Reuse => {
-            let meter = Meter::new();
-            progress.count_kept(&meter);
-            meter
-        }
-    };
-    meter.allow(UNASKED_BYTES_MAX);
-    let io = MeteredIo::new(stream, Rc::clone(&meter));
-    let (transport, is_http2) = if hop.target.is_https() {
-        progress.enter(Phase::Tls);
-        // Boxed: most of what a TLS handshake holds would otherwise be part of every plain probe's future.
-        Box::pin(secure(prober, check, hop, progress, io)).await?
-    } else {
-        progress.tls_not_after.set(None);
-        (
-            Transport::plain(io),
-            check.http_version == HttpVersion::Http2,
-        )
-    };
-    Ok(Wire {
-        transport,
-        is_http2,
-        meter,
-        remote_ip,
-        tls_not_after: progress.tls_not_after.get(),
-    })
-}
-
-/// Where to dial: every address has passed the policy.
-async fn addresses(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-) -> Result<Vec<SocketAddr>, Stop> {
-    let mut denied = None;
-    let mut allowed = |ip: IpAddr, port: u16| match prober.policy.check(ip) {
-        Ok(()) => Some(SocketAddr::new(ip, port)),
-        Err(why) => {
-            denied = Some((ip, why));
-            None
-        }
-    };
-    let addresses: Vec<SocketAddr> = match hop.pinned() {
-        Some((ip, _)) if !is_of(ip, check.ip_family) => {
-            let detail = format!("{ip} is not of the wanted IP family");
-            return Err(Stop::failed(Failure::DnsNotFound, &detail));
-        }
-        Some((ip, port)) => allowed(ip, port).into_iter().collect(),
-        None => {
-            progress.enter(Phase::Resolve);
-            let resolved = prober
-                .resolver
-                .resolve(&hop.target.host, check.ip_family, check.dns)
-                .await
-                .map_err(|error| Stop::resolve(&error))?;
-            if resolved.took.is_none() {
-                progress.retract();
-            }
-            let port = hop.target.port;
-            resolved
-                .addresses
-                .iter()
-                .filter_map(|&ip| allowed(ip, port))
-                .collect()
-        }
-    };
-    match denied {
-        Some((ip, why)) if addresses.is_empty() => Err(Stop::failed(
-            Failure::AddressDenied,
-            &format!("{ip}: {why}"),
-        )),
-        _ => Ok(addresses),
-    }
-}
-
-async fn secure(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-    io: MeteredIo<tokio::net::TcpStream>,
-) -> Result<(Transport, bool), Stop> {
-    let host = &hop.target.host;
-    let stream = prober
-        .tls
-        .handshake(&hop.tls(), check.http_version, host, io, |not_after| {
-            progress.tls_not_after.set(Some(not_after));
-        })
-        .await
-        .map_err(|error| Stop::handshake(&error))?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if check.http_version == HttpVersion::Http2 && !is_http2 {
-        return Err(Stop::failed(
-            Failure::ProcessingProtocol,
-            "the server does not offer HTTP/2",
-        ));
-    }
-    Ok((Transport::tls(stream), is_http2))
 }
 
 impl Wire {
