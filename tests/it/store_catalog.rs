@@ -291,6 +291,7 @@ fn identity(name: &str) -> Arc<AgentIdentity> {
 fn session(name: &str, partition: Partition, ago: u64) -> Session {
     Session {
         agent: identity(name),
+        arm: "default".into(),
         partition,
         started: before(ago),
     }

@@ -79,6 +79,7 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
     // Its work.
     let session = Session {
         agent: identity("a"),
+        arm: "default".into(),
         partition: Partition::ALL,
         started: now(),
     };
@@ -163,6 +164,7 @@ async fn an_agent_sees_and_changes_only_its_own_rows() {
     let other = Login::new(&database, "other", "watcher_agent").await;
     let session = |name| Session {
         agent: identity(name),
+        arm: "default".into(),
         partition: Partition::ALL,
         started: now(),
     };
