@@ -212,7 +212,7 @@ async fn up_waits_for_the_database_and_then_works() {
         (503, "not ready: waiting for the database\n")
     );
     proxy.heal();
-    eventually("rows", async || (rows(&database).await > 0).then_some(())).await;
+    eventually("rows", async || (rows(&database).await > 40).then_some(())).await;
     up.stop().await;
     assert_clean(&audit(&database, &[]).await);
 }
