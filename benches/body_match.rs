@@ -2,10 +2,14 @@
 //! `domain::pattern`, and behind `MatcherOptions::inline_max`.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use watcher::domain::Pattern;
+use watcher::probe::body::{BodyDecoder, Progress};
 
 const CUSTOMER: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
 
@@ -19,11 +23,11 @@ fn line(bytes: usize, end: &str) -> String {
     text
 }
 
-/// Name, pattern, and a body of so many bytes.
+/// A name, a pattern, and how its body is made.
 type Case = (&'static str, &'static str, fn(usize) -> String);
 
 fn bench(c: &mut Criterion) {
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("literal", "no such words", |n| line(n, HIT)),
         (
             "typical",
@@ -36,8 +40,9 @@ fn bench(c: &mut Criterion) {
             r"\b[a-z]{3,8}\s\d{1,3}\s(?:at|in)\s\d\d:\d\d$",
             |n| line(n, "é"),
         ),
-        // 61 positions, all alive.
+        // 61 and 3 001 positions, all alive.
         ("worst_linear", "(?:x{0,20}){3}y", |n| "x".repeat(n)),
+        ("worst_linear_wide", "(?:x{0,1000}){3}y", |n| "x".repeat(n)),
         ("split", "^(?=.*you.*welcome)(?!.*forbidden)", |n| {
             line(n, HIT)
         }),
@@ -79,14 +84,17 @@ fn overrun(c: &mut Criterion) {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100));
     for (name, text) in [
-        ("tempered_dot", r"(?s)(?:(?!.*Z)x)*y"),
-        ("delegate", r"(?s)(?:(?=.*(?:[a-z]{0,40}){3}Z)x|x)*(?<=y)y"),
-        ("behind", r"(?s)(?:(?<=x.*)x|x)*y(?!x)"),
+        ("tempered_dot", r"(?s)(?:(?!.*Z)x)*y(?<!y)"),
+        (
+            "delegate",
+            r"(?s)(?:(?=.*(?:[a-z]{0,40}){3}Z)x|x)*(?<=y)y(?<!y)",
+        ),
+        ("behind", r"(?s)(?:(?<=x.*)x|x)*y(?<!y)"),
         ("unanchored", r"(?s)(?=.*you.*welcome)(?!.*x)"),
     ] {
         let pattern = Pattern::compile(text).expect(text);
         for bytes in [64 << 10, 1 << 20] {
-            let body = vec![b'x'; bytes];
+            let body = [&vec![b'x'; bytes - 1][..], b"y"].concat();
             group.bench_with_input(BenchmarkId::new(name, bytes), &body, |b, body| {
                 b.iter(|| {
                     let started = Instant::now();
@@ -99,5 +107,53 @@ fn overrun(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench, overrun);
+/// 1 MiB of text, and a bomb of 256 MiB that ends at the cap, in chunks of 16 KiB.
+fn decode(c: &mut Criterion) {
+    let plain = line(1 << 20, "");
+    let bomb = vec![0; 1 << 28];
+    let mut group = c.benchmark_group("decode");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100));
+    group.measurement_time(Duration::from_millis(500));
+    for encoding in ["identity", "gzip", "br", "zstd"] {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        for (kind, plain) in [("text", plain.as_bytes()), ("bomb", &bomb)] {
+            let encoded = encode(encoding, plain);
+            group.bench_function(format!("{encoding}/{kind}"), |b| {
+                b.iter(|| {
+                    let mut decoder = BodyDecoder::new(&headers, 1 << 20).expect("known");
+                    for chunk in encoded.chunks(16 << 10) {
+                        if decoder.push(chunk).expect("sound") == Progress::Full {
+                            break;
+                        }
+                    }
+                    decoder.finish().expect("whole")
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn encode(encoding: &str, plain: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    match encoding {
+        "gzip" => {
+            let mut writer =
+                flate2::write::GzEncoder::new(&mut encoded, flate2::Compression::fast());
+            writer.write_all(plain).expect("memory is writable");
+        }
+        "br" => {
+            let mut writer = brotli::CompressorWriter::new(&mut encoded, 4_096, 1, 20);
+            writer.write_all(plain).expect("memory is writable");
+        }
+        "zstd" => encoded = zstd::encode_all(plain, 1).expect("zstd encodes"),
+        _ => encoded = plain.to_vec(),
+    }
+    encoded
+}
+
+criterion_group!(benches, bench, overrun, decode);
 criterion_main!(benches);

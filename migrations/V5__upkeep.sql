@@ -26,8 +26,14 @@ begin
     if wanted.compress_after is null then
         return;
     end if;
-    execute 'alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = ''endpoint_id'', '
-        || 'timescaledb.compress_orderby = ''"time"'')';
+    -- Once: what is compressed already was compressed in this order.
+    if not exists (
+        select from timescaledb_information.hypertables
+        where hypertable_schema = current_schema() and hypertable_name = 'metrics' and compression_enabled
+    ) then
+        execute 'alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = ''endpoint_id'', '
+            || 'timescaledb.compress_orderby = ''"time"'')';
+    end if;
     if to_regproc('add_columnstore_policy') is not null then
         execute format('call add_columnstore_policy(%L, after => %L::interval)', 'metrics', wanted.compress_after);
     else

@@ -36,10 +36,16 @@ enum Command {
     Up(UpArgs),
     /// One agent process, without a supervisor
     Agent(AgentArgs),
+    /// Wait until the database answers; exit 0 when it does, 75 when it does not in time
+    WaitDb(migrate::WaitArgs),
+    /// Bring the database's schema up to date
+    Migrate(migrate::Args),
     /// Keep the table `endpoints` by files: YAML, CSV
     Endpoints(endpoints::Args),
     /// Probe one URL now, and draw what it took; exit 0 when up, 1 when down
     Probe(Box<probe::Args>),
+    /// Account for every due probe: exit 1 if any is missing or doubled
+    Audit(audit::Args),
     /// Check the environment and, if named, a file of endpoints; exit 64 when anything is wrong
     CheckConfig(check_config::Args),
     /// Serve scripted HTTP and HTTPS, for tests and demos
@@ -75,8 +81,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // These two make their own runtimes, one a thread.
         Command::Up(args) => Ok(verdict(app::up::run(&args)?)),
         Command::Agent(args) => Ok(verdict(app::agent::run(&args)?)),
+        Command::WaitDb(args) => block_on(migrate::wait(args)),
+        Command::Migrate(args) => block_on(migrate::run(args)),
         Command::Endpoints(args) => block_on(endpoints::run(args)),
         Command::Probe(args) => block_on(probe::run(*args)),
+        Command::Audit(args) => block_on(audit::run(args)),
         Command::CheckConfig(args) => block_on(check_config::run(args)),
         Command::Target(args) => block_on(target::run(args)),
         Command::Health(args) => health::run(&args),

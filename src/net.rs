@@ -1,6 +1,7 @@
 //! Bytes to and from the network: resolve, connect, TLS, metering. Knows no protocol above TLS.
 
 pub mod connect;
+pub mod host;
 pub mod meter;
 pub mod policy;
 pub mod resolve;

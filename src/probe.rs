@@ -71,7 +71,7 @@ impl Prober {
 
     /// Probes `endpoint` once. `scheduled_at` is the grid point, `started_at` the schedule's time now.
     ///
-    /// Ends within `endpoint.timeout` and a little ([`JUDGEMENT_GRACE`], the timer's millisecond), whatever the target
+    /// Ends within `endpoint.timeout` and 80 ms (for patterns that have begun), whatever the target
     /// does. Dropping the future closes what it opened. Must be polled inside a `LocalSet`.
     pub async fn probe(
         &self,

@@ -81,6 +81,8 @@ pub enum CatalogChange {
 pub struct Session {
     /// Name and location.
     pub agent: std::sync::Arc<AgentIdentity>,
+    /// Label of a variant of settings, for comparisons.
+    pub arm: Box<str>,
     /// Its share.
     pub partition: Partition,
     /// First instant that this run answers for.

@@ -12,11 +12,10 @@ mod write;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Subcommand;
 
 use super::output::print_problems;
-use crate::config::{Loaded, env};
+use crate::config::{Loaded, Problem, env};
 use crate::store::timescale::{Connection, Database};
 
 /// Keep the table `endpoints` by files: YAML, CSV.
@@ -100,7 +99,8 @@ fn load_csv(file: &str) -> anyhow::Result<Loaded> {
             std::io::stdin().lock(),
         ));
     }
-    let opened = std::fs::File::open(file).with_context(|| format!("open {file}"))?;
+    let opened = std::fs::File::open(file)
+        .map_err(|error| Problem::of(file, format!("cannot be read: {error}")))?;
     let reader = std::io::BufReader::new(opened);
     Ok(crate::config::csv::from_csv(file, reader))
 }

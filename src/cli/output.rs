@@ -68,6 +68,7 @@ impl Progress {
 
     /// `done` of them are done.
     pub fn at(&mut self, done: u64) {
+        let done = done.min(self.total);
         self.bar.set_position(done);
         if self.is_terminal {
             if self.bar.is_hidden() && self.told.elapsed() > QUIET_FOR {

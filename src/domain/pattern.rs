@@ -15,6 +15,8 @@ use std::time::Duration;
 mod error;
 mod linear;
 mod look_around;
+mod relaxed;
+mod rounds;
 mod scan;
 mod split;
 
@@ -23,8 +25,8 @@ use linear::Linear;
 use look_around::LookAround;
 use split::Split;
 
-/// Longest pattern text accepted, in bytes. Patterns written by people stay below 1 KiB; compiling costs up to some
-/// 50 ns a byte of text per repetition, on the thread that reads the catalog.
+/// Longest pattern text accepted, in bytes. Patterns written by people stay below 1 KiB, and compiling holds up the
+/// thread that reads the catalog.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 
 /// The budget was spent before the pattern was decided. Neither a match nor a miss.
@@ -90,14 +92,14 @@ impl Pattern {
         self.worst_case(0).is_none()
     }
 
-    /// Whether the pattern is found in `body`. `expired` is asked often and says whether the budget is spent; the
-    /// linear engine does not ask.
+    /// Whether the pattern is found in `body`. `expired` is asked often and says whether the budget is spent; a
+    /// search that is short at its very worst does not ask.
     ///
     /// # Errors
     /// The budget was spent, or the look-around engine ran out of its own (one million open branches).
     pub fn is_match(&self, body: &[u8], expired: &dyn Fn() -> bool) -> Result<bool, BudgetSpent> {
         match &self.engine {
-            Engine::Linear(linear) => Ok(linear.is_match(body)),
+            Engine::Linear(linear) => linear.is_match(body, expired),
             Engine::Split(split) => split.is_match(&String::from_utf8_lossy(body), expired),
             Engine::LookAround(engine) => engine.is_match(&String::from_utf8_lossy(body), expired),
         }
@@ -115,5 +117,7 @@ impl fmt::Debug for Pattern {
     }
 }
 
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;

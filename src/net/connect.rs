@@ -127,11 +127,14 @@ async fn connect_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
 
 /// A socket that sends at once and, when closed, resets.
 ///
-/// Whoever closes first keeps the port in TIME_WAIT for 60 s. The default range has 28 232 ports, which is 470 new
-/// connections a second to one address and port: two thousand endpoints behind one load balancer would run dry within a
-/// minute. `tcp_tw_reuse` helps on loopback only (its default). A probe wants nothing of a connection once the answer
-/// is there, or the deadline has passed, and the request says `Connection: close`: so a reset loses nothing, stops a
-/// hostile peer's stream, and leaves nothing behind on either side.
+/// Whoever closes first keeps the port in TIME_WAIT for 60 s, and `connect` finds free ports in half of the range (14 116
+/// of 28 232) before it becomes slow: 235 new connections a second to one address and port. Two thousand endpoints behind
+/// one load balancer would run dry within seconds. `tcp_tw_reuse` helps on loopback only (its default). Measured with it
+/// off: closed in order, 3 000 connections a second fail after 5 s; reset, 10 000 a second go on for a minute and leave
+/// nothing behind. (`IP_BIND_ADDRESS_NO_PORT` is for sockets that bind; these do not.)
+///
+/// A probe wants nothing of a connection once the answer is there, or the deadline has passed, and the request says
+/// `Connection: close`: so a reset loses nothing, stops a hostile peer's stream, and frees the server's side too.
 fn open(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?

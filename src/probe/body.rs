@@ -6,11 +6,14 @@
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
+mod codec;
+mod encoding;
 mod error;
 mod layer;
 
+use encoding::Encoding;
 pub use error::{DecodeError, DecodeFault};
-use layer::{Encoding, Layer, Step};
+use layer::{Layer, Step};
 
 /// Encodings undone in a row. Servers send one; two happen behind proxies that compress again.
 pub const ENCODINGS_MAX: usize = 3;

@@ -8,7 +8,7 @@ use super::body::DecodeError;
 use crate::domain::{Failure, Reason, SkipReason};
 use crate::net::connect::{ConnectCause, ConnectError};
 use crate::net::resolve::ResolveError;
-use crate::net::tls::{HandshakeError, classify};
+use crate::net::tls::HandshakeError;
 
 /// Longest `detail`, in bytes.
 const DETAIL_BYTES_MAX: usize = 200;
@@ -66,9 +66,9 @@ impl Stop {
         }
     }
 
-    /// An error before the whole head was there.
-    pub(super) fn processing(error: &hyper::Error) -> Self {
-        Self::because(processing_failure(error), error)
+    /// An error before the whole head was there. `tls` is what went wrong with TLS meanwhile, which then is the cause.
+    pub(super) fn processing(error: &hyper::Error, tls: Option<Failure>) -> Self {
+        Self::because(tls.unwrap_or_else(|| processing_failure(error)), error)
     }
 
     /// An error inside the body.
@@ -89,16 +89,16 @@ fn processing_failure(error: &hyper::Error) -> Failure {
         return Failure::ProcessingClosed;
     }
     for cause in causes(error) {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // TLS 1.3 servers refuse a client's certificate only after the handshake, by an alert.
-            return classify(io).unwrap_or(Failure::ProcessingClosed);
-        }
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return match h2.get_io() {
-                Some(io) => classify(io).unwrap_or(Failure::ProcessingClosed),
-                None if h2.is_remote() => Failure::ProcessingClosed,
-                None => Failure::ProcessingProtocol,
-            };
+        let io = match cause.downcast_ref::<h2::Error>() {
+            Some(h2) if h2.is_remote() => return Failure::ProcessingClosed,
+            Some(h2) => h2.get_io(),
+            None => cause.downcast_ref::<io::Error>(),
+        };
+        match io.map(io::Error::kind) {
+            // The meter's: more than any head and what comes with it.
+            Some(io::ErrorKind::QuotaExceeded) => return Failure::ProcessingProtocol,
+            Some(_) => return Failure::ProcessingClosed,
+            None => {}
         }
     }
     Failure::ProcessingProtocol

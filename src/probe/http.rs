@@ -3,11 +3,14 @@
 //! What a hostile target can make a probe hold, beside its sockets: one read buffer of at most 64 KiB, in which a head
 //! must fit (HTTP/1) or a head list and one window each of at most 64 KiB (HTTP/2); rustls's record buffers (under
 //! 64 KiB); one decoded body of at most `body_bytes_max`, and only where a pattern needs it: otherwise each chunk is
-//! counted and dropped. Nothing else grows with what the target sends, and no wait is longer than the deadline:
-//! endless heads end at 64 KiB, endless bodies at `body_bytes_max`, endless 1xx answers, pings and redirects at the
-//! deadline or the hop limit, whichever comes first.
+//! counted and dropped. Nothing else grows with what the target sends.
+//!
+//! What it can make a probe do: endless heads end at 64 KiB, endless bodies at `body_bytes_max`, endless interim
+//! responses, pings and frames at the allowance of their phase (`net::meter`), redirects at their limit, and all waits
+//! at the deadline. In one turn of the loop a connection reads 64 KiB at most, so that others have theirs.
 
 mod answer;
+mod dial;
 mod hop;
 mod kept;
 mod link;
@@ -45,7 +48,7 @@ pub(super) async fn exchange(
             let next = hop.follow(&response)?;
             if check.connection == Connection::Reuse && next.is_same_origin(&hop) {
                 progress.enter(Phase::Transfer);
-                if answer::drain(response.into_body()).await {
+                if answer::drain(response.into_body(), &link).await {
                     prober.kept.put(endpoint, &hop, link);
                 }
             }
@@ -54,7 +57,7 @@ pub(super) async fn exchange(
             continue;
         }
         progress.enter(Phase::Transfer);
-        let read = answer::read(response, check, progress).await?;
+        let read = answer::read(response, &link, check, progress).await?;
         if check.connection == Connection::Reuse && read.to_the_end {
             prober.kept.put(endpoint, &hop, link);
         }
@@ -78,13 +81,13 @@ async fn ask(
         }
         progress.retract();
     }
-    let wire = link::dial(prober, check, hop, progress).await?;
+    let wire = dial::dial(prober, check, hop, progress).await?;
     progress.enter(Phase::Processing);
     let mut link = wire.start().await?;
-    let response = send(&mut link, hop, check, progress)
-        .await
-        .map_err(|error| Stop::processing(&error))?;
-    Ok((link, response))
+    match send(&mut link, hop, check, progress).await {
+        Ok(response) => Ok((link, response)),
+        Err(error) => Err(link.explain(error).await),
+    }
 }
 
 /// Asks over the endpoint's kept connection; `None` where there is none that works.
@@ -101,7 +104,7 @@ async fn ask_again(
     let silent_at = link.meter().received();
     match send(&mut link, hop, check, progress).await {
         Ok(response) => Some(Ok((link, response))),
-        Err(error) if link.meter().received() > silent_at => Some(Err(Stop::processing(&error))),
+        Err(error) if link.meter().received() > silent_at => Some(Err(link.explain(error).await)),
         Err(_) => None,
     }
 }

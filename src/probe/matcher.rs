@@ -30,11 +30,14 @@ use queue::{Job, Queue};
 pub struct MatcherOptions {
     /// Time that one body may take on the look-around engine, from the start of its match.
     pub budget: Duration,
+    /// A match that spent its budget, but got less than this share of it as CPU time, was starved: the body counts as not
+    /// judged for lack of the agent's time, not as undecidable. 0 blames the pattern always.
+    pub cpu_share_min: f64,
     /// A body is judged on the probe thread when its patterns take no longer than this at their very worst.
     pub inline_max: Duration,
-    /// Jobs that may wait. At the budget's 50 ms each, the last of 64 undecidable ones waits 3 s.
+    /// Jobs that may wait. Most take below 1 ms; were all undecidable, at 50 ms each, the last would wait for 13 s.
     pub queued_jobs_max: usize,
-    /// Bytes of bodies that may wait.
+    /// Bytes of bodies that may wait: 64 of the longest by default.
     pub queued_bytes_max: usize,
     /// When an endpoint rests, and how long.
     pub quarantine: QuarantinePolicy,
@@ -44,6 +47,7 @@ impl Default for MatcherOptions {
     fn default() -> Self {
         Self {
             budget: Duration::from_millis(50),
+            cpu_share_min: 0.5,
             inline_max: Duration::from_millis(1),
             queued_jobs_max: 256,
             queued_bytes_max: 64 << 20,
@@ -65,7 +69,7 @@ pub enum Verdict {
     TimedOut,
     /// Not judged: the endpoint rests after running out of its budget again and again.
     Quarantined,
-    /// Not judged, by the agent's own doing: the queue is full, or the match thread is gone or failed.
+    /// Not judged, by the agent's own doing: the queue is full, or the match thread is starved, gone or failed.
     Overloaded,
 }
 

@@ -4,6 +4,7 @@
 //! else goes through the small pool of [`Timescale`]. Every wait on the database has a deadline, and a connection
 //! whose state is in doubt is dropped. SQL lies in the `.sql` files beside the Rust that runs it.
 
+mod audit;
 mod catalog;
 mod clock;
 mod connect;
@@ -12,7 +13,6 @@ pub mod endpoints;
 mod listen;
 mod migrate;
 mod problems;
-mod resolve;
 mod retention;
 mod sessions;
 mod sqlstate;
@@ -31,6 +31,7 @@ use deadpool_postgres::{
 
 use crate::domain::Secret;
 
+pub use audit::{Audit, AuditWindow, EndpointAudit};
 pub use catalog::{Changes, Cursor};
 pub use clock::ClockOffset;
 pub use connect::{ConnectError, Connection, Database};

@@ -11,6 +11,15 @@ use crate::config::args::LogFormat;
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter =
         EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
+    // It warns of every name server that is slow; what that means for a probe is in its sample.
+    let mut filter = filter;
+    for quiet in [
+        "hickory_net=error",
+        "hickory_proto=error",
+        "hickory_resolver=error",
+    ] {
+        filter = filter.add_directive(quiet.parse().map_err(|error| format!("{quiet}: {error}"))?);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

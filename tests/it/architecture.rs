@@ -24,14 +24,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crossbeam_queue", &["pipeline"]),
     ("deadpool_postgres", &["store"]),
     ("hickory_resolver", &["net"]),
+    ("fancy_regex", &["domain"]),
     ("hyper", &["probe", "target"]),
     ("metrics", &["telemetry"]),
     ("refinery", &["store"]),
+    ("rusqlite", &["spool"]),
     ("serde", &["config", "store", "app", "target", "cli"]),
     (
         "tokio",
         &[
-            "net", "probe", "store", "pipeline", "api", "app", "target", "cli", "main",
+            "net", "spool", "probe", "store", "pipeline", "api", "app", "target", "cli", "main",
         ],
     ),
     ("tokio_postgres", &["store"]),

@@ -5,7 +5,6 @@
 
 mod architecture;
 mod endpoints_cli;
-mod pipeline;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;

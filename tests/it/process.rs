@@ -22,7 +22,7 @@ async fn stage(count: i64, query: &str) -> (TestDatabase, Target) {
 }
 
 async fn add(database: &TestDatabase, target: &Target, count: i64, query: &str) {
-    let insert = "insert into endpoints (url, interval_s) select $1 || '/e/' || n || $2, 5 from generate_series(1, $3) n";
+    let insert = "insert into endpoints (url, interval_s) select $1 || '/e/' || n || $2, 5 from generate_series(1, $3::bigint) n";
     let client = database.client().await;
     client
         .execute(insert, &[&target.http_url().to_string(), &query, &count])
@@ -212,7 +212,7 @@ async fn up_waits_for_the_database_and_then_works() {
         (503, "not ready: waiting for the database\n")
     );
     proxy.heal();
-    eventually("rows", async || (rows(&database).await > 0).then_some(())).await;
+    eventually("rows", async || (rows(&database).await > 40).then_some(())).await;
     up.stop().await;
     assert_clean(&audit(&database, &[]).await);
 }

@@ -197,6 +197,7 @@ async fn begin(
         let started = wall_now().plus(BEGIN_AFTER);
         let session = Session {
             agent: agent.clone(),
+            arm: args.agent.arm.as_str().into(),
             partition: args.partition,
             started,
         };

@@ -159,7 +159,7 @@ fn table(
         ]);
     }
     if !rows.is_empty() {
-        writeln!(out, "{table}")?;
+        writeln!(out, "{}", table.trim_fmt())?;
     }
     let more = count - rows.len() as u64;
     match more {
@@ -186,7 +186,7 @@ fn problem_table(out: &mut dyn Write, problems: &[Reported], limit: usize) -> st
         ]);
     }
     if !problems.is_empty() {
-        writeln!(out, "{table}")?;
+        writeln!(out, "{}", table.trim_fmt())?;
     }
     writeln!(out, "{}", counted(problems.len() as u64, "problem"))
 }

@@ -90,9 +90,9 @@ fn patterns_that_do_not_compile() {
     fields(
         &["regex: '(open'", "regex_not: '[z-a]'"],
         expect![[r#"
-        10: regex: `(open` is refused: Parsing error at position 5: Opening parenthesis without closing parenthesis
-        14: regex_not: `[z-a]` is refused: Error compiling regex: Regex error: error parsing pattern 0
-    "#]],
+            10: regex: `(open` is refused: at character 1: unclosed group; close it with ), or write \( for the character
+            14: regex_not: `[z-a]` is refused: at character 2: invalid character class range, the start must be <= the end; write the smaller end first
+        "#]],
     );
 }
 

@@ -2,8 +2,6 @@
 
 use regex_syntax::ast::ErrorKind;
 
-use super::linear::COMPILED_BYTES_MAX;
-
 /// Why a pattern was refused. Each message names the place and the fix; positions count characters from 1.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PatternError {
@@ -19,7 +17,7 @@ pub enum PatternError {
     },
     /// It compiles to more than one search may cost.
     #[error(
-        "the pattern compiles to more than {} KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \\w and [0-9] for \\d",
+        "the pattern, or a part of it, compiles to more than {} KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \\w and [0-9] for \\d",
         bytes_max / 1024
     )]
     CompiledTooBig {
@@ -96,12 +94,12 @@ impl PatternError {
     }
 
     fn uncompiled(error: &fancy_regex::CompileError) -> Self {
+        if let fancy_regex::CompileError::InnerError(part) = error
+            && let Some(bytes_max) = part.size_limit()
+        {
+            return Self::CompiledTooBig { bytes_max };
+        }
         let message = match error {
-            fancy_regex::CompileError::InnerError(part) if part.size_limit().is_some() => {
-                return Self::CompiledTooBig {
-                    bytes_max: COMPILED_BYTES_MAX,
-                };
-            }
             // The place is that within the part, and of no use.
             fancy_regex::CompileError::InnerError(part) => match part.syntax_error() {
                 Some(regex_syntax::Error::Parse(error)) => {

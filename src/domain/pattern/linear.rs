@@ -1,11 +1,16 @@
 //! The linear engine, and what it may cost.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, HirKind};
 
-use super::PatternError;
+use super::{BudgetSpent, PatternError};
+
+mod stepped;
+
+use stepped::{Stepped, Undecided};
 
 /// Bound on the compiled size, 10 MiB by the crate's default. `\\w{1,50}` needs 4 MiB, because Unicode's word
 /// characters are many, and takes 9 ms to compile.
@@ -18,11 +23,23 @@ const DFA_BYTES_MAX: usize = 1 << 20;
 /// benches/body_match.rs (`(?:x{0,1000}){3}y` over `x`s: 3 001 positions, 27 µs a byte).
 const NANOS_PER_POSITION: u64 = 12;
 
+/// A literal, or several: found by vector instructions, at 0.03–0.5 ns a byte.
+const NANOS_PER_LITERAL_BYTE: u64 = 1;
+
+/// Searches that may take longer than this are stepped by hand, so that they can be given up. Below it the engine's own
+/// search is better: it looks for the pattern's literals first.
+const UNSTEPPED_MAX: Duration = Duration::from_millis(20);
+
+/// What an unstepped search may take where stepping is not possible.
+const UNSTEPPABLE_MAX: Duration = Duration::from_secs(2);
+
 /// A pattern on the linear engine.
 pub(super) struct Linear {
     regex: Regex,
+    stepped: OnceLock<Option<Stepped>>,
     /// Places in the pattern at which a byte or character may be consumed, each repetition counted.
     positions: u64,
+    nanos_per_byte: u64,
 }
 
 /// Why the linear engine refused a pattern.
@@ -48,21 +65,50 @@ impl Linear {
             .build()
             .map_err(|_| Refusal::TooBig)?;
         let literal = hir.properties().is_literal() || hir.properties().is_alternation_literal();
+        let positions = positions(&hir).max(1);
+        let nanos_per_byte = if literal {
+            NANOS_PER_LITERAL_BYTE
+        } else {
+            NANOS_PER_POSITION.saturating_mul(positions)
+        };
         Ok(Self {
             regex,
-            positions: if literal { 1 } else { positions(&hir).max(1) },
+            stepped: OnceLock::new(),
+            positions,
+            nanos_per_byte,
         })
     }
 
     /// An upper bound on the time that one search takes over `bytes`.
     pub(super) fn worst_case(&self, bytes: usize) -> Duration {
-        let nanos = NANOS_PER_POSITION.saturating_mul(self.positions);
-        Duration::from_nanos(nanos.saturating_mul(bytes as u64))
+        Duration::from_nanos(self.nanos_per_byte.saturating_mul(bytes as u64))
     }
 
     /// Whether it is found in `body`.
-    pub(super) fn is_match(&self, body: &[u8]) -> bool {
-        self.regex.is_match(body)
+    pub(super) fn is_match(
+        &self,
+        body: &[u8],
+        expired: &dyn Fn() -> bool,
+    ) -> Result<bool, BudgetSpent> {
+        let worst_case = self.worst_case(body.len());
+        if worst_case <= UNSTEPPED_MAX {
+            return Ok(self.regex.is_match(body));
+        }
+        let stepped = self
+            .stepped
+            .get_or_init(|| Stepped::compile(self.regex.as_str(), self.positions));
+        match stepped
+            .as_ref()
+            .map(|stepped| stepped.is_match(body, expired))
+        {
+            Some(Ok(matched)) => Ok(matched),
+            Some(Err(Undecided::Spent)) => Err(BudgetSpent),
+            // Unicode's \b on a body that is not ASCII: most such searches end in a hundredth of the worst case.
+            Some(Err(Undecided::Unsteppable)) | None if worst_case <= UNSTEPPABLE_MAX => {
+                Ok(self.regex.is_match(body))
+            }
+            _ => Err(BudgetSpent),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fancy_regex::{Input, Regex, RegexBuilder};
 
-use super::linear::{COMPILED_BYTES_MAX, Refusal};
-use super::{BudgetSpent, PatternError, scan};
+use super::linear::{COMPILED_BYTES_MAX, Linear, Refusal};
+use super::{BudgetSpent, PatternError, relaxed, rounds};
 
 #[cfg(panic = "abort")]
 compile_error!("a pattern's budget is enforced by unwinding: build with panic = \"unwind\"");
@@ -28,12 +28,21 @@ const LOOKS_KEPT: u32 = 200_000;
 /// looking at the text, such as `((?!(?!))|){90000}`.
 const BACKTRACKS_MAX: usize = 10_000_000;
 
+/// Bound on the compiled size of all delegated linear parts together: one look-ahead may be `\w{1,50}`, not each of 800.
+const PARTS_BYTES_MAX: usize = 16 << 20;
+
+/// Every part may have this much: enough for a few of Unicode's word characters.
+const PART_BYTES_MIN: usize = 64 << 10;
+
 /// Instructions of the backtracking program; subroutine calls are inlined and could grow without bound.
 const PROGRAM_MAX: usize = 20_000;
 
 /// A pattern on the look-around engine.
 pub(super) struct LookAround {
     text: Box<str>,
+    /// The pattern without its conditions, on the linear engine: where it is not found, the pattern is not either. Most
+    /// misses end here, in a hundredth of the time.
+    relaxed: Option<Linear>,
     /// Absent after a run that left too much memory behind: the next run compiles it again.
     engine: Mutex<Option<Arc<Regex>>>,
 }
@@ -41,7 +50,7 @@ pub(super) struct LookAround {
 impl LookAround {
     /// Compiles `text`, which the linear engine refused.
     pub(super) fn compile(text: &str, refusal: Refusal) -> Result<Self, PatternError> {
-        scan::check_repetitions(text)?;
+        rounds::check(text)?;
         let regex = build(text).map_err(|error| {
             if refusal.wants_look_around() {
                 PatternError::look_around(text, &error)
@@ -50,8 +59,10 @@ impl LookAround {
                 refusal.into_error(text)
             }
         })?;
+        let relaxed = relaxed::relaxed(text).and_then(|text| Linear::compile(&text).ok());
         Ok(Self {
             text: text.into(),
+            relaxed,
             engine: Mutex::new(Some(Arc::new(regex))),
         })
     }
@@ -64,6 +75,11 @@ impl LookAround {
     ) -> Result<bool, BudgetSpent> {
         if expired() {
             return Err(BudgetSpent);
+        }
+        if let Some(relaxed) = &self.relaxed
+            && !relaxed.is_match(body.as_bytes(), expired)?
+        {
+            return Ok(false);
         }
         let engine = self.engine()?;
         let watched = Watched {
@@ -98,10 +114,13 @@ impl LookAround {
 }
 
 fn build(text: &str) -> Result<Regex, fancy_regex::Error> {
+    // Groups and references are where the text is cut into parts.
+    let parts = 1 + text.matches(['(', '\\']).count();
+    let part_bytes_max = (PARTS_BYTES_MAX / parts).clamp(PART_BYTES_MIN, COMPILED_BYTES_MAX);
     RegexBuilder::new(text)
         .backtrack_limit(BACKTRACKS_MAX)
-        .delegate_size_limit(COMPILED_BYTES_MAX)
-        .delegate_dfa_size_limit(COMPILED_BYTES_MAX)
+        .delegate_size_limit(part_bytes_max)
+        .delegate_dfa_size_limit(part_bytes_max)
         .max_prog_size(PROGRAM_MAX)
         .build()
 }

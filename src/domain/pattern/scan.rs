@@ -1,15 +1,9 @@
 //! A pattern's text cut into tokens, without understanding all of it.
 //!
-//! Only as much syntax as `split` and the bound on repetitions need. What the two engines read differently is marked
+//! Only as much syntax as `split`, `relaxed` and `rounds` need. What the two engines read differently is marked
 //! `odd`: a text with such a token is left to the look-around engine whole.
 
 use std::ops::Range;
-
-use super::PatternError;
-
-/// Most rounds that counted repetitions may multiply and add up to. The look-around engine does not look at the text
-/// between rounds of something empty, at some 5 ns each, so this bounds by how much a match overruns its budget.
-const ROUNDS_MAX: u64 = 100_000;
 
 /// What a token is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +18,8 @@ pub(super) enum Kind {
     Caret,
     /// `\A`.
     StartText,
+    /// `\b`, `\B`.
+    WordBoundary,
     /// A standalone `(?flags)`.
     Flags,
     /// `*`, `+`, `?`, `{…}`; with the most rounds of a counted one, 1 for the others.
@@ -41,6 +37,8 @@ pub(super) enum Group {
     Ahead,
     /// `(?!`.
     NotAhead,
+    /// `(?<=`, `(?<!`.
+    Behind,
     /// `(`, `(?<name>`, `(?P<name>`, `(?'name'`.
     Capture,
     /// Any other.
@@ -119,7 +117,7 @@ fn group(rest: &str) -> (Kind, usize, bool) {
         _ => {}
     }
     if inner.starts_with("<=") || inner.starts_with("<!") {
-        return open(Group::Plain, 4);
+        return open(Group::Behind, 4);
     }
     if inner.starts_with(['<', '\'']) || inner.starts_with("P<") {
         return open(Group::Capture, 2);
@@ -149,7 +147,7 @@ fn comment_len(rest: &str) -> usize {
 }
 
 /// `{n}`, `{n,}` and `{n,m}` in the strict form; any other brace is odd: a literal here, an error or blanks there.
-fn counted(rest: &str) -> (Kind, usize, bool) {
+pub(super) fn counted(rest: &str) -> (Kind, usize, bool) {
     let Some(close) = rest.find('}') else {
         return (Kind::Atom, 1, true);
     };
@@ -211,6 +209,7 @@ fn escape(rest: &str) -> (Kind, usize, bool) {
         // Property names differ between the engines.
         'p' | 'P' | 'x' | 'u' | 'U' => (Kind::Atom, len + braced_len(&rest[len..]), true),
         'b' | 'B' if rest[len..].starts_with('{') => (Kind::Atom, len, true),
+        'b' | 'B' => (Kind::WordBoundary, len, false),
         _ => (Kind::Atom, len, false),
     }
 }
@@ -221,61 +220,4 @@ fn braced_len(rest: &str) -> usize {
         return 0;
     }
     rest.find('}').map_or(rest.len(), |close| close + 1)
-}
-
-/// Refuses what could keep the look-around engine busy without a look at the text.
-pub(super) fn check_repetitions(text: &str) -> Result<(), PatternError> {
-    let tokens = tokens(text);
-    if let Some(call) = tokens.iter().find(|token| token.kind == Kind::Call) {
-        return Err(PatternError::call(text, call.at.start));
-    }
-    // Blanks and comments may hide what a count belongs to: then any count may multiply any other.
-    let hidden = tokens.iter().any(|token| {
-        let text = &text[token.at.clone()];
-        text.starts_with("(?") && (text.contains('x') || text.contains('#'))
-    });
-    let rounds = if hidden {
-        text.match_indices('{')
-            .fold(1, |rounds: u64, (at, _)| match counted(&text[at..]) {
-                (Kind::Quantifier(times), ..) => rounds.saturating_mul(times),
-                _ => rounds,
-            })
-    } else {
-        rounds(&tokens)
-    };
-    if rounds > ROUNDS_MAX {
-        return Err(PatternError::RepeatedTooOften {
-            rounds,
-            rounds_max: ROUNDS_MAX,
-        });
-    }
-    Ok(())
-}
-
-/// Rounds that all repetitions come to, where those of each group count once per round of those around it.
-fn rounds(tokens: &[Token]) -> u64 {
-    // Per open group: the sum of what is closed in it, and its latest piece, which a quantifier may still multiply.
-    let mut groups: Vec<(u64, u64)> = vec![(0, 0)];
-    for token in tokens {
-        let Some(group) = groups.last_mut() else {
-            return u64::MAX;
-        };
-        match token.kind {
-            Kind::Open(_) => groups.push((0, 0)),
-            Kind::Close => {
-                let rounds = group.0.saturating_add(group.1);
-                if groups.len() > 1 {
-                    groups.pop();
-                }
-                if let Some(outer) = groups.last_mut() {
-                    *outer = (outer.0.saturating_add(outer.1), rounds);
-                }
-            }
-            Kind::Quantifier(times) => group.1 = group.1.max(1).saturating_mul(times),
-            _ => *group = (group.0.saturating_add(group.1), 0),
-        }
-    }
-    groups.iter().fold(0, |sum, group| {
-        sum.saturating_add(group.0).saturating_add(group.1)
-    })
 }

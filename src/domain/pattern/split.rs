@@ -16,6 +16,9 @@ use super::linear::Linear;
 use super::look_around::LookAround;
 use super::scan::{Group, Kind, Token, tokens};
 
+/// Parts compiled one by one; a pattern with more stays whole, where all of it has one bound.
+const PARTS_MAX: usize = 8;
+
 /// A pattern tied to the text's start, in parts. All hold for a match.
 pub(super) struct Split {
     found: Vec<Linear>,
@@ -44,12 +47,19 @@ impl Split {
         text: &str,
         expired: &dyn Fn() -> bool,
     ) -> Result<bool, BudgetSpent> {
-        let found = |part: &Linear| part.is_match(text.as_bytes());
-        if !self.found.iter().all(found) || self.not_found.iter().any(found) {
-            return Ok(false);
+        let bytes = text.as_bytes();
+        for part in &self.found {
+            if !part.is_match(bytes, expired)? {
+                return Ok(false);
+            }
+        }
+        for part in &self.not_found {
+            if part.is_match(bytes, expired)? {
+                return Ok(false);
+            }
         }
         match &self.rest {
-            Rest::Linear(rest) => Ok(found(rest)),
+            Rest::Linear(rest) => rest.is_match(bytes, expired),
             Rest::LookAround(rest) => rest.is_match(text, expired),
         }
     }
@@ -96,6 +106,9 @@ pub(super) fn split(text: &str) -> Option<Split> {
                 && content.first().is_some_and(|token| is_anchor(token.kind))
                 && !is_quantified(content, 1)
                 && !has_bar(content);
+            if found.len() + not_found.len() == PARTS_MAX {
+                return None;
+            }
             let part = Linear::compile(&anchored_at_start(flags, slice(text, content))).ok()?;
             match group {
                 Group::Ahead => found.push(part),

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -59,21 +60,48 @@ fn bodies_are_bytes_on_the_linear_engine_and_text_on_the_other() {
 
 #[test]
 fn a_spent_budget_is_neither_match_nor_miss() {
-    let hostile = Pattern::compile(r"(?s)(?:(?!.*Z)x)*y").expect("it compiles");
-    let body = vec![b'x'; 4 << 10];
+    let hostile = Pattern::compile(r"(?s)(?:(?!.*Z)x)*y(?<!xy)").expect("it compiles");
+    let mut body = vec![b'x'; 4 << 10];
+    assert_eq!(hostile.is_match(&body, &never), Ok(false), "there is no y");
+    body.push(b'y');
     assert_eq!(hostile.is_match(&body, &after(50)), Err(BudgetSpent));
     // The engine is whole afterwards.
-    assert_eq!(hostile.is_match(b"xxy", &never), Ok(true));
-    assert_eq!(hostile.is_match(b"xxz", &never), Ok(false));
+    assert_eq!(hostile.is_match(b"xx y", &never), Ok(true));
+    assert_eq!(hostile.is_match(b"xxy", &never), Ok(false));
+}
+
+#[test]
+fn a_long_linear_search_can_be_given_up() {
+    let wide = Pattern::compile("(?:x{0,1000}){3}y").expect("it compiles");
+    let body = vec![b'x'; 4 << 10];
+    assert_eq!(wide.is_match(&body, &after(5)), Err(BudgetSpent));
+    let long = |parts: [&str; 3]| parts.concat() + &" ".repeat(40_000);
+    for (pattern, body, found) in [
+        ("(?:x{0,1000}){3}y", long(["x", "x", "y"]), true),
+        ("(?:x{0,1000}){3}y", long(["x", "x", "x"]), false),
+        ("(?m)^x{100}$", long(["x\n", &"x".repeat(100), "\n"]), true),
+        ("^x{100}", long(["x\n", &"x".repeat(100), "\n"]), false),
+        (r"\bx{100}\b", long(["é ", &"x".repeat(100), "é"]), false),
+        (r"\bx{100}\b", long(["é ", &"x".repeat(100), " é"]), true),
+        (" {100}$", long(["x", "x", "x"]), true),
+    ] {
+        let pattern = Pattern::compile(pattern).expect(pattern);
+        let stepped = pattern.worst_case(body.len()) > Some(Duration::from_millis(20));
+        assert!(stepped, "{pattern:?}");
+        assert_eq!(
+            pattern.is_match(body.as_bytes(), &never),
+            Ok(found),
+            "{pattern:?}"
+        );
+    }
 }
 
 #[test]
 fn a_million_open_branches_are_a_spent_budget() {
     let greedy = Pattern::compile(r"(?s)(?:(?=x)x)*(?<=y)y").expect("it compiles");
-    assert_eq!(
-        greedy.is_match(&vec![b'x'; 1_100_000], &never),
-        Err(BudgetSpent)
-    );
+    let mut body = vec![b'x'; 1_100_000];
+    body.push(b'y');
+    assert_eq!(greedy.is_match(&body, &never), Err(BudgetSpent));
     assert_eq!(greedy.is_match(b"xyy", &never), Ok(true));
 }
 
@@ -100,11 +128,29 @@ fn a_pattern_that_never_looks_at_the_text_ends_all_the_same() {
 #[test]
 fn the_worst_case_grows_with_counted_repetitions_and_length() {
     let worst = |pattern: &str, bytes| Pattern::compile(pattern).expect(pattern).worst_case(bytes);
-    assert_eq!(worst("hello", 1_000), Some(Duration::from_micros(12)));
-    assert_eq!(worst("hello|world", 1_000), Some(Duration::from_micros(12)));
+    assert_eq!(worst("hello", 1_000), Some(Duration::from_micros(1)));
+    assert_eq!(worst("hello|world", 1_000), Some(Duration::from_micros(1)));
     assert_eq!(worst("[a-z]{3,6}x", 1_000), Some(Duration::from_micros(84)));
     assert!(worst("(?:x{0,1000}){3}y", 65_536) > Some(Duration::from_secs(2)));
     assert_eq!(worst("(?=a)b", 1), None);
+}
+
+#[test]
+fn many_large_parts_are_refused_before_they_cost_gigabytes() {
+    for anchor in ["", "^"] {
+        let parts: String = (0..600)
+            .map(|n| format!(r"(?=\w{{{}}})", 41 + n % 10))
+            .collect();
+        let error = Pattern::compile(&format!("{anchor}{parts}")).expect_err("too big");
+        assert!(
+            matches!(error, PatternError::CompiledTooBig { .. }),
+            "{error}"
+        );
+    }
+    assert!(
+        Pattern::compile(r"(?=\w{1,30}!).*(?<=x)y").is_ok(),
+        "one is fine"
+    );
 }
 
 fn refused(pattern: &str, expected: Expect) {
@@ -187,7 +233,7 @@ fn a_refusal_names_the_place_and_the_fix() {
     refused(
         r"(?=\w{1000})b",
         expect![[
-            r#"the pattern compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
+            r#"the pattern, or a part of it, compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
         ]],
     );
     refused(
@@ -197,7 +243,7 @@ fn a_refusal_names_the_place_and_the_fix() {
     refused(
         r"(?:\w{1000}){1000}",
         expect![[
-            r#"the pattern compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
+            r#"the pattern, or a part of it, compiles to more than 4096 KiB: lower the counts of its repetitions, or write [0-9A-Za-z_] for \w and [0-9] for \d"#
         ]],
     );
     refused(
@@ -216,4 +262,24 @@ fn a_refusal_names_the_place_and_the_fix() {
         &"a".repeat(TEXT_BYTES_MAX + 1),
         expect!["the pattern is 8193 bytes long, more than 8192: match a part of what it lists"],
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_pattern_says_what_its_engine_says(text in random::pattern(), bodies in random::bodies()) {
+        // What both engines take means what the linear one says.
+        if let Ok(pattern) = Pattern::compile(&text)
+            && regex::Regex::new(&text).is_err()
+            && let Ok(whole) = fancy_regex::Regex::new(&text)
+        {
+            for body in bodies {
+                let Ok(matched) = whole.is_match(&body) else {
+                    continue;
+                };
+                prop_assert_eq!(pattern.is_match(body.as_bytes(), &never), Ok(matched), "{:?} on {:?}", pattern, body);
+            }
+        }
+    }
 }

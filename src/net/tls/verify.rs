@@ -79,12 +79,17 @@ impl ServerCertVerifier for RecordingVerifier {
         inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .map_err(|error| match error {
+                // Its issuer bears the name of one that is trusted, but has another key.
+                rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
+                    unknown_issuer()
+                }
                 // What WebPki finds wrong with a certificate that signs itself varies; what a person needs to know
                 // does not.
                 rustls::Error::InvalidCertificate(cause)
-                    if !is_about_time_or_name(&cause) && is_self_signed(end_entity) =>
+                    if of_certificate(&cause) == Failure::TlsCertificate
+                        && is_self_signed(end_entity) =>
                 {
-                    rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
+                    unknown_issuer()
                 }
                 other => other,
             })
@@ -130,8 +135,8 @@ fn is_self_signed(der: &[u8]) -> bool {
     X509Certificate::from_der(der).is_ok_and(|(_, c)| c.subject() == c.issuer())
 }
 
-fn is_about_time_or_name(cause: &CertificateError) -> bool {
-    of_certificate(cause) != Failure::TlsCertificate
+fn unknown_issuer() -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
 }
 
 /// What an error of a TLS connection means; `None` when it is not TLS's.

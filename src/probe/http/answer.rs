@@ -5,6 +5,7 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 
+use super::link::Link;
 use crate::domain::HttpCheck;
 use crate::probe::body::{BodyDecoder, Progress as Decoded};
 use crate::probe::fault::Stop;
@@ -36,6 +37,7 @@ impl Read {
 /// wrong with it does not matter any more.
 pub(super) async fn read(
     response: Response<Incoming>,
+    link: &Link,
     check: &HttpCheck,
     progress: &Progress,
 ) -> Result<Read, Stop> {
@@ -58,6 +60,7 @@ pub(super) async fn read(
         Some(_) => bytes_max + bytes_max / 16 + 4_096,
         None => bytes_max,
     };
+    link.meter().allow(framed(wire_bytes_max));
     match drink(response.into_body(), wire_bytes_max, &mut read.decoder).await {
         Ok(to_the_end) => read.to_the_end = to_the_end,
         Err(_) if !is_expected => {}
@@ -66,8 +69,15 @@ pub(super) async fn read(
     Ok(read)
 }
 
+/// What a body of so many bytes may take on the wire: sixteen times as much (in chunks or frames of one byte it is ten),
+/// and what is not the body's (pings, empty frames).
+fn framed(bytes_max: usize) -> u64 {
+    bytes_max as u64 * 16 + (1 << 20)
+}
+
 /// Reads a body that nobody needs; whether its end was reached.
-pub(super) async fn drain(body: Incoming) -> bool {
+pub(super) async fn drain(body: Incoming, link: &Link) -> bool {
+    link.meter().allow(framed(DRAINED_BYTES_MAX));
     drink(body, DRAINED_BYTES_MAX, &mut None)
         .await
         .unwrap_or(false)

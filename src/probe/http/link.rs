@@ -1,7 +1,7 @@
-//! A connection to a server, from its name to the point where it takes requests.
+//! A connection that takes requests: hyper's half of it and what the probe holds.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use ::http::{Request, Response};
@@ -9,18 +9,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
-use tokio::task::{AbortHandle, JoinSet, spawn_local};
+use tokio::task::{AbortHandle, JoinSet, spawn_local, yield_now};
 
-use super::hop::Hop;
 use super::request::Body;
-use super::transport::Transport;
-use crate::domain::{Connection, Failure, HttpCheck, HttpVersion, Timestamp};
-use crate::net::connect::connect;
-use crate::net::meter::{Meter, Metered, MeteredIo};
-use crate::net::resolve::is_of;
-use crate::probe::Prober;
+use super::transport::{TlsFault, Transport};
+use crate::domain::Timestamp;
+use crate::net::meter::{Meter, Metered};
 use crate::probe::fault::Stop;
-use crate::probe::progress::{Phase, Progress};
+use crate::probe::progress::Progress;
 
 /// Largest head of a response, and largest buffer of an HTTP/1 connection. Browsers and proxies take 8 to 256 KiB.
 ///
@@ -30,19 +26,24 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What an HTTP/2 server may send ahead of our reading.
 const WINDOW_BYTES: u32 = 64 * 1024;
 
+/// What a server may send until the head of its response is there: handshake, interim responses, pings, head and what
+/// of the body comes with it. Certificates take a few KiB, a head 64 at most; all else is a flood, and ends early.
+pub(super) const UNASKED_BYTES_MAX: u64 = 512 * 1024;
+
 /// A byte stream to a server and what is known of it.
 pub(super) struct Wire {
-    transport: Transport,
-    is_http2: bool,
-    meter: Rc<Meter>,
-    remote_ip: IpAddr,
-    tls_not_after: Option<Timestamp>,
+    pub(super) transport: Transport,
+    pub(super) is_http2: bool,
+    pub(super) meter: Rc<Meter>,
+    pub(super) remote_ip: IpAddr,
+    pub(super) tls_not_after: Option<Timestamp>,
 }
 
 /// A connection that takes requests. Dropping it closes it.
 pub(super) struct Link {
     sender: Sender,
-    _driver: Driver,
+    tls_fault: Option<TlsFault>,
+    driver: Driver,
     meter: Rc<Meter>,
     remote_ip: IpAddr,
     tls_not_after: Option<Timestamp>,
@@ -53,126 +54,6 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// Resolves, connects and, for `https`, shakes hands: a phase each.
-pub(super) async fn dial(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-) -> Result<Wire, Stop> {
-    let addresses = addresses(prober, check, hop, progress).await?;
-    progress.enter(Phase::Connect);
-    let stream = connect(&addresses, |ip| progress.remote_ip.set(Some(ip)))
-        .await
-        .map_err(|error| Stop::connect(&error))?;
-    // Of several addresses dialled, the one that answered.
-    let remote_ip = match &addresses[..] {
-        [only] => only.ip(),
-        _ => stream.peer_addr().map_or(addresses[0].ip(), |a| a.ip()),
-    };
-    progress.remote_ip.set(Some(remote_ip));
-    let meter = match check.connection {
-        Connection::Fresh => progress.meter(),
-        Connection::Reuse => {
-            let meter = Meter::new();
-            progress.count_kept(&meter);
-            meter
-        }
-    };
-    let io = MeteredIo::new(stream, Rc::clone(&meter));
-    let (transport, is_http2) = if hop.target.is_https() {
-        progress.enter(Phase::Tls);
-        // Boxed: most of what a TLS handshake holds would otherwise be part of every plain probe's future.
-        Box::pin(secure(prober, check, hop, progress, io)).await?
-    } else {
-        progress.tls_not_after.set(None);
-        (
-            Transport::Plain(io),
-            check.http_version == HttpVersion::Http2,
-        )
-    };
-    Ok(Wire {
-        transport,
-        is_http2,
-        meter,
-        remote_ip,
-        tls_not_after: progress.tls_not_after.get(),
-    })
-}
-
-/// Where to dial: every address has passed the policy.
-async fn addresses(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-) -> Result<Vec<SocketAddr>, Stop> {
-    let mut denied = None;
-    let mut allowed = |ip: IpAddr, port: u16| match prober.policy.check(ip) {
-        Ok(()) => Some(SocketAddr::new(ip, port)),
-        Err(why) => {
-            denied = Some((ip, why));
-            None
-        }
-    };
-    let addresses: Vec<SocketAddr> = match hop.pinned() {
-        Some((ip, _)) if !is_of(ip, check.ip_family) => {
-            let detail = format!("{ip} is not of the wanted IP family");
-            return Err(Stop::failed(Failure::DnsNotFound, &detail));
-        }
-        Some((ip, port)) => allowed(ip, port).into_iter().collect(),
-        None => {
-            progress.enter(Phase::Resolve);
-            let resolved = prober
-                .resolver
-                .resolve(&hop.target.host, check.ip_family, check.dns)
-                .await
-                .map_err(|error| Stop::resolve(&error))?;
-            if resolved.took.is_none() {
-                progress.retract();
-            }
-            let port = hop.target.port;
-            resolved
-                .addresses
-                .iter()
-                .filter_map(|&ip| allowed(ip, port))
-                .collect()
-        }
-    };
-    match denied {
-        Some((ip, why)) if addresses.is_empty() => Err(Stop::failed(
-            Failure::AddressDenied,
-            &format!("{ip}: {why}"),
-        )),
-        _ => Ok(addresses),
-    }
-}
-
-async fn secure(
-    prober: &Prober,
-    check: &HttpCheck,
-    hop: &Hop<'_>,
-    progress: &Progress,
-    io: MeteredIo<tokio::net::TcpStream>,
-) -> Result<(Transport, bool), Stop> {
-    let host = &hop.target.host;
-    let stream = prober
-        .tls
-        .handshake(&hop.tls(), check.http_version, host, io, |not_after| {
-            progress.tls_not_after.set(Some(not_after));
-        })
-        .await
-        .map_err(|error| Stop::handshake(&error))?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if check.http_version == HttpVersion::Http2 && !is_http2 {
-        return Err(Stop::failed(
-            Failure::ProcessingProtocol,
-            "the server does not offer HTTP/2",
-        ));
-    }
-    Ok((Transport::Tls(Box::new(stream)), is_http2))
-}
-
 impl Wire {
     /// Starts HTTP on it.
     ///
@@ -181,38 +62,35 @@ impl Wire {
     /// finished (closing the socket) is put down to nobody and spread over all samples; of a kept connection, it
     /// counts for the next probe.
     pub(super) async fn start(self) -> Result<Link, Stop> {
+        let tls_fault = self.transport.tls_fault();
         let io = TokioIo::new(self.transport);
         let (sender, driver) = if self.is_http2 {
             let tasks = Tasks::new(Rc::clone(&self.meter));
-            let driver = Driver::Http2(tasks.clone());
-            let handshake = http2::Builder::new(tasks)
+            let handshake = http2::Builder::new(tasks.clone())
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
                 .max_header_list_size(HEAD_BYTES_MAX as u32)
                 .handshake(io);
             let (sender, connection) = Box::pin(handshake)
                 .await
-                .map_err(|error| Stop::processing(&error))?;
-            let Driver::Http2(tasks) = &driver else {
-                unreachable!("made above");
-            };
-            tasks.execute(async {
-                let _ = connection.await;
-            });
-            (Sender::Http2(sender), driver)
+                .map_err(|error| Stop::processing(&error, None))?;
+            let ended = Rc::clone(&tasks.ended_by);
+            tasks.execute(async move { *ended.borrow_mut() = connection.await.err() });
+            (Sender::Http2(sender), Driver::Http2(tasks))
         } else {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(HEAD_BYTES_MAX)
                 .max_header_size(HEAD_BYTES_MAX)
                 .handshake(io)
                 .await
-                .map_err(|error| Stop::processing(&error))?;
+                .map_err(|error| Stop::processing(&error, None))?;
             let task = spawn_local(Metered::new(connection, Rc::clone(&self.meter)));
             (Sender::Http1(sender), Driver::Http1(task.abort_handle()))
         };
         Ok(Link {
             sender,
-            _driver: driver,
+            tls_fault,
+            driver,
             meter: self.meter,
             remote_ip: self.remote_ip,
             tls_not_after: self.tls_not_after,
@@ -226,10 +104,25 @@ impl Link {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, hyper::Error> {
+        self.meter.allow(UNASKED_BYTES_MAX);
         match &mut self.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
             Sender::Http2(sender) => sender.send_request(request).await,
         }
+    }
+
+    /// What an error of [`Self::send`] means.
+    pub(super) async fn explain(&self, error: hyper::Error) -> Stop {
+        let mut error = error;
+        if let Driver::Http2(tasks) = &self.driver
+            && (error.is_canceled() || error.is_closed())
+        {
+            // The driver may end in the same turn, after its sender.
+            yield_now().await;
+            error = tasks.ended_by.take().unwrap_or(error);
+        }
+        let tls = self.tls_fault.as_ref().and_then(TlsFault::get);
+        Stop::processing(&error, tls)
     }
 
     /// Whether it speaks HTTP/2.
@@ -285,6 +178,8 @@ impl Drop for Driver {
 struct Tasks {
     set: Rc<RefCell<JoinSet<()>>>,
     meter: Rc<Meter>,
+    /// Why the connection ended: the sender is only told that it did.
+    ended_by: Rc<RefCell<Option<hyper::Error>>>,
 }
 
 impl Tasks {
@@ -292,6 +187,7 @@ impl Tasks {
         Self {
             set: Rc::default(),
             meter,
+            ended_by: Rc::default(),
         }
     }
 }

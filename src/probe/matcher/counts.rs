@@ -13,6 +13,8 @@ pub struct MatchCounts {
     pub refused: u64,
     /// Bodies not decided within the budget.
     pub timed_out: u64,
+    /// Bodies not judged because the match thread got too little of the budget as CPU time.
+    pub starved: u64,
     /// Bodies not judged because their endpoint rested.
     pub quarantined: u64,
     /// Matches that panicked. Each is a defect.
@@ -25,6 +27,7 @@ pub(super) struct Counters {
     pub(super) queued: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) timed_out: AtomicU64,
+    pub(super) starved: AtomicU64,
     pub(super) quarantined: AtomicU64,
     pub(super) panicked: AtomicU64,
 }
@@ -36,6 +39,7 @@ impl Counters {
             queued: self.queued.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             timed_out: self.timed_out.load(Ordering::Relaxed),
+            starved: self.starved.load(Ordering::Relaxed),
             quarantined: self.quarantined.load(Ordering::Relaxed),
             panicked: self.panicked.load(Ordering::Relaxed),
         }

@@ -11,10 +11,10 @@ use tokio_postgres::config::{Host, SslMode as PgSslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, Error as PgError, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::resolve;
 use super::tls;
 use super::url::{self, SslMode, UrlError};
 use crate::domain::Secret;
+use crate::net::host;
 
 /// Run on every connection.
 const SESSION_SQL: &str = include_str!("session.sql");
@@ -206,8 +206,18 @@ impl Database {
             },
             Some("57P01" | "57P02" | "57P03" | "53300") => ConnectError::Busy { host, source },
             Some(_) => ConnectError::Other { host, source },
-            None if source.to_string().contains("TLS") => ConnectError::Tls { host, source },
-            None => ConnectError::Unreachable { host, source },
+            // tokio-postgres keeps the kind of its own errors to itself, so their words have to do.
+            None => match own_words(&source) {
+                text if text.contains("TLS") => ConnectError::Tls { host, source },
+                text if text.contains("password missing") || text.contains("authentication") => {
+                    ConnectError::Credentials {
+                        host,
+                        user: self.user().to_owned(),
+                        source,
+                    }
+                }
+                _ => ConnectError::Unreachable { host, source },
+            },
         }
     }
 
@@ -248,7 +258,7 @@ impl Database {
                     config.host(name);
                     match (
                         self.config.get_hostaddrs().get(i),
-                        resolve::addresses(name).await,
+                        host::addresses(name).await,
                     ) {
                         (Some(&address), _) => {
                             config.hostaddr(address);
@@ -314,6 +324,11 @@ impl Database {
         client.batch_execute(SESSION_SQL).await?;
         Ok((client, driver.hand_over()))
     }
+}
+
+fn own_words(error: &PgError) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    format!("{error} {}", cause.unwrap_or_default())
 }
 
 fn port(config: &Config, i: usize) -> u16 {

@@ -214,14 +214,18 @@ impl<'c> Editor<'c> {
     pub async fn match_rows(&mut self) -> Result<Vec<(i64, String)>, EndpointsError> {
         let matching = async {
             let transaction = &self.transaction;
-            transaction.batch_execute("analyze wanted").await?;
+            transaction
+                .batch_execute(include_str!("endpoints/stage_index.sql"))
+                .await?;
             let unknown = transaction
                 .query(include_str!("endpoints/stage_unknown_ids.sql"), &[])
                 .await?;
             transaction
                 .execute(include_str!("endpoints/stage_match.sql"), &[])
                 .await?;
-            transaction.batch_execute("analyze wanted").await?;
+            transaction
+                .batch_execute(include_str!("endpoints/stage_analyze.sql"))
+                .await?;
             let same = transaction
                 .query(include_str!("endpoints/stage_same_row.sql"), &[])
                 .await?;

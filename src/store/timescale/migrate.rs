@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Error as PgError};
 
 use super::connect::{ConnectError, Database};
+use super::sqlstate::{Class, classify};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -104,6 +105,38 @@ pub enum MigrateError {
         #[source]
         source: PgError,
     },
+}
+
+impl MigrateError {
+    /// Whether trying again may help without anybody's doing: the connection was lost, or others are at it.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Locked { .. } => true,
+            Self::Query { source, .. } => is_transient(source),
+            // refinery's own errors (a migration that was edited) are for a person.
+            Self::Migration { source, .. } => database_error(source).is_some_and(is_transient),
+            _ => false,
+        }
+    }
+}
+
+/// The connection broke (no answer of the server), or the server is going down, coming up or not writable.
+fn is_transient(error: &PgError) -> bool {
+    error
+        .code()
+        .is_none_or(|state| classify(state.code()) == Class::Lost)
+}
+
+/// The database's error behind one of refinery's.
+fn database_error(error: &refinery::Error) -> Option<&PgError> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// What is going on, for the terminal or the log.
@@ -367,17 +400,13 @@ async fn apply(
 }
 
 fn failed(database: &Database, version: String, source: refinery::Error) -> MigrateError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
-    while let Some(error) = cause {
-        let state = error.downcast_ref::<PgError>().and_then(PgError::code);
-        if state.is_some_and(|state| state.code() == "42501") {
-            return MigrateError::MayNotMigrate {
-                user: database.user().to_owned(),
-                database: database.name().to_owned(),
-                source: Box::new(source),
-            };
-        }
-        cause = error.source();
+    let state = database_error(&source).and_then(PgError::code);
+    if state.is_some_and(|state| state.code() == "42501") {
+        return MigrateError::MayNotMigrate {
+            user: database.user().to_owned(),
+            database: database.name().to_owned(),
+            source: Box::new(source),
+        };
     }
     MigrateError::Migration { version, source }
 }

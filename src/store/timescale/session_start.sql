@@ -2,7 +2,7 @@
 -- location that have not been heard of for 30 s ($7: the number of processes may have changed). A predecessor that never
 -- ended died when last seen; what it had not written by then, and what nobody probed until now, is a gap. Of one that
 -- its supervisor has already ended as died, the gap from its death until now is still missing.
--- $1 name, $2 location, $3 index, $4 count, $5 version, $6 started, $7 stale before, $8 horizon (unwritten at death)
+-- $1 name, $2 location, $3 index, $4 count, $5 version, $6 started, $7 stale before, $8 horizon (unwritten at death), $9 arm
 with predecessor as (
     select session_id, name, partition_index, partition_count, started, last_seen, ended, end_reason,
         (partition_index, partition_count) = ($3::integer, $4::integer) as same_share,
@@ -33,7 +33,7 @@ gap as (
       and not exists (select from agents where (location, partition_index, partition_count, name, started)
           = ($2, $3::integer, $4::integer, $1, $6))
 )
-insert into agents (name, location, partition_index, partition_count, version, started, last_seen)
-values ($1, $2, $3, $4, $5, $6, $6)
+insert into agents (name, location, arm, partition_index, partition_count, version, started, last_seen)
+values ($1, $2, $9, $3, $4, $5, $6, $6)
 on conflict (location, partition_index, partition_count, name, started) do update set last_seen = excluded.last_seen
 returning session_id

@@ -58,6 +58,7 @@ impl Timescale {
                         &started,
                         &stale,
                         &horizon,
+                        &&*session.arm,
                     ],
                 )
                 .await?;

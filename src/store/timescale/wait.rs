@@ -29,6 +29,7 @@ pub async fn wait_until_ready(
 ) -> Result<(), WaitError> {
     let start = Instant::now();
     let mut pause = PAUSE_MIN;
+    let mut before = None;
     loop {
         let left = timeout.map_or(Duration::MAX, |t| t.saturating_sub(start.elapsed()));
         let last = match tokio::time::timeout(left, database.connect()).await {
@@ -37,14 +38,17 @@ pub async fn wait_until_ready(
                 return Ok(());
             }
             Ok(Err(error)) => error,
-            Err(_) => database.connect_timeout(),
+            // Cut short by our own timeout: an earlier answer says more.
+            Err(_) => before.take().unwrap_or_else(|| database.connect_timeout()),
         };
         let waited = start.elapsed();
-        if timeout.is_some_and(|t| waited + pause >= t) {
+        let left = timeout.map_or(Duration::MAX, |t| t.saturating_sub(waited));
+        if left.is_zero() {
             return Err(WaitError { waited, last });
         }
         progress(&last, waited);
-        tokio::time::sleep(pause).await;
+        before = Some(last);
+        tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

@@ -9,7 +9,9 @@ use watcher::domain::{DnsMode, Endpoint, Failure, IpFamily, SkipReason};
 use watcher::net::policy::PolicyOptions;
 
 use crate::support::name_server::{NameServer, Reply};
-use crate::support::prober::{Rig, down, endpoint, endpoint_with, skipped, up, within};
+use crate::support::prober::{
+    Rig, down, endpoint, endpoint_with, full_backlog, skipped, up, within,
+};
 use crate::support::target::target;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -156,6 +158,21 @@ fn the_next_address_is_tried() {
     let sample = rig.probe(&named("many.test", target.addr().port()));
     up(&sample);
     assert_eq!(sample.remote_ip, Some(HERE));
+}
+
+#[test]
+fn the_next_address_is_tried_beside_a_silent_one() {
+    let target = target();
+    let port = target.addr().port();
+    let silent = full_backlog(([127, 0, 0, 2], port).into());
+    let server =
+        NameServer::start(|_, _| Reply::Addresses(vec!["127.0.0.2".parse().unwrap(), HERE], 60));
+    let rig = Rig::with_name_server(server.address);
+    let sample = rig.probe(&named("half.test", port));
+    up(&sample);
+    assert_eq!(sample.remote_ip, Some(HERE));
+    assert!((200_000..2_000_000).contains(&sample.phases.connect_us.unwrap()));
+    drop(silent);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn credentials_do_not_cross_origins() {
             check
                 .headers
                 .insert("host", HeaderValue::from_static("canary.test"));
-            check.must_match = pattern("\"user-agent\":\"mine\"");
+            check.must_match = pattern("\"user-agent\",\"mine\"");
             check.must_not_match = pattern(text);
         }))
     };

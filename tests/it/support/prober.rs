@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 use watcher::domain::{
@@ -190,4 +191,29 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> bool {
 pub(crate) fn closed_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
+}
+
+/// A listener that takes no more connections: the kernel drops their first packets.
+pub(crate) struct FullBacklog {
+    pub(crate) address: SocketAddr,
+    _listener: Socket,
+    _waiting: Vec<Socket>,
+}
+
+pub(crate) fn full_backlog(address: SocketAddr) -> FullBacklog {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let waiting = (0..4).map(|_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address);
+        socket
+    });
+    FullBacklog {
+        address: address.as_socket().unwrap(),
+        _waiting: waiting.collect(),
+        _listener: listener,
+    }
 }

@@ -1,4 +1,4 @@
-//! The addresses of the database's host. By hickory-resolver (`/etc/hosts`, `resolv.conf`), since getaddrinfo does not
+//! The addresses of a host of our own, such as the database's; targets have `net::resolve`. By hickory-resolver (`/etc/hosts`, `resolv.conf`), since getaddrinfo does not
 //! work in a statically linked binary; where it does work, it is asked second, for names that only it knows.
 
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use hickory_resolver::TokioResolver;
 
 /// The addresses of `host`, at least one, in the order to be tried. Asked anew for each connection: after a failover
 /// the name may lead elsewhere.
-pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, std::io::Error> {
+pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, std::io::Error> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

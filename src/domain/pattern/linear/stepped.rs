@@ -1,0 +1,125 @@
+//! The linear engine's lazy DFA, stepped byte by byte under a budget.
+//!
+//! `regex` has no way to give a search up, and `(?:x{0,1000}){3}y` takes 1.8 s over 64 KiB.
+
+use std::sync::{Mutex, PoisonError};
+
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input, MatchKind};
+
+use super::{COMPILED_BYTES_MAX, DFA_BYTES_MAX};
+
+/// A new state costs some 10 ns per position; this many positions between two looks at the budget are 40 µs.
+const POSITIONS_PER_CHECK: u64 = 4_096;
+
+/// A pattern as a lazy DFA.
+pub(super) struct Stepped {
+    dfa: DFA,
+    /// Kept between searches. The match thread alone steps, so nobody waits.
+    cache: Mutex<Cache>,
+    bytes_per_check: usize,
+}
+
+/// Why a search has no answer.
+pub(super) enum Undecided {
+    /// The budget was spent.
+    Spent,
+    /// A lazy DFA cannot tell.
+    Unsteppable,
+}
+
+impl Stepped {
+    /// Compiles `text`, which the linear engine accepts; none if the DFA does not.
+    pub(super) fn compile(text: &str, positions: u64) -> Option<Self> {
+        let dfa = DFA::builder()
+            .configure(
+                DFA::config()
+                    // All matches alike: the first ends the search.
+                    .match_kind(MatchKind::All)
+                    .unicode_word_boundary(true)
+                    .cache_capacity(DFA_BYTES_MAX)
+                    .skip_cache_capacity_check(true),
+            )
+            .syntax(syntax::Config::new().utf8(false))
+            .thompson(
+                thompson::Config::new()
+                    .utf8(false)
+                    .nfa_size_limit(Some(COMPILED_BYTES_MAX)),
+            )
+            .build(text)
+            .ok()?;
+        let cache = Mutex::new(dfa.create_cache());
+        let bytes_per_check = (POSITIONS_PER_CHECK / positions.max(1)).max(1);
+        Some(Self {
+            dfa,
+            cache,
+            bytes_per_check: bytes_per_check as usize,
+        })
+    }
+
+    /// Whether it is found in `body`.
+    pub(super) fn is_match(
+        &self,
+        body: &[u8],
+        expired: &dyn Fn() -> bool,
+    ) -> Result<bool, Undecided> {
+        let cache = &mut *self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let input = Input::new(body).anchored(Anchored::No);
+        let mut state = self
+            .dfa
+            .start_state_forward(cache, &input)
+            .map_err(|_| Undecided::Unsteppable)?;
+        for bytes in body.chunks(self.bytes_per_check) {
+            if expired() {
+                return Err(Undecided::Spent);
+            }
+            for &byte in bytes {
+                state = self
+                    .dfa
+                    .next_state(cache, state, byte)
+                    .map_err(|_| Undecided::Unsteppable)?;
+                if state.is_tagged() {
+                    // A match shows one byte late.
+                    if state.is_match() {
+                        return Ok(true);
+                    }
+                    if state.is_dead() {
+                        return Ok(false);
+                    }
+                    if state.is_quit() {
+                        return Err(Undecided::Unsteppable);
+                    }
+                }
+            }
+        }
+        let end = self.dfa.next_eoi_state(cache, state);
+        Ok(end.map_err(|_| Undecided::Unsteppable)?.is_match())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::random;
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn stepping_says_what_searching_says(text in random::linear(), bodies in random::bodies()) {
+            if let Ok(regex) = regex::bytes::Regex::new(&text)
+                && let Some(stepped) = Stepped::compile(&text, 1_000)
+            {
+                for body in bodies {
+                    if let Ok(matched) = stepped.is_match(body.as_bytes(), &|| false) {
+                        prop_assert_eq!(matched, regex.is_match(body.as_bytes()), "{:?} on {:?}", text, body);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+select (extract(epoch from until) * 1000000)::bigint from audit_horizon

@@ -1,0 +1,2 @@
+-- Most ids are known now.
+analyze wanted;

@@ -1,0 +1,3 @@
+-- Writing goes by ranges of ordinals.
+create index on wanted (ordinal);
+analyze wanted;
