@@ -39,7 +39,7 @@ create table gaps (
     constraint gaps_partition check (partition_index >= 0 and partition_index < partition_count),
     constraint gaps_during_not_empty check (not isempty(during)),
     constraint gaps_reason_is_known check (reason in
-        ('paused', 'clock_step', 'agent_died', 'buffer_full', 'catalog_behind', 'refused')),
+        ('paused', 'clock_step', 'agent_died', 'buffer_full', 'catalog_behind', 'refused', 'spool_full', 'spool_damaged')),
     constraint gaps_samples_not_negative check (samples >= 0)
 );
 create index gaps_during on gaps using gist (during);

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod clock;
 pub mod keeper;
 pub mod ledger;
+pub mod overflow;
 pub mod totals;
 pub mod worker;
 

@@ -104,6 +104,10 @@ pub enum GapReason {
     CatalogBehind,
     /// The store refused rows, which were set aside.
     Refused,
+    /// The spool was full; its oldest samples were dropped.
+    SpoolFull,
+    /// The spool's file was damaged.
+    SpoolDamaged,
 }
 
 impl GapReason {
@@ -116,6 +120,8 @@ impl GapReason {
             Self::BufferFull => "buffer_full",
             Self::CatalogBehind => "catalog_behind",
             Self::Refused => "refused",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolDamaged => "spool_damaged",
         }
     }
 }

@@ -98,6 +98,10 @@ pub enum DropReason {
     Refused,
     /// The store was away until the end of the shutdown.
     Shutdown,
+    /// The spool was full.
+    SpoolFull,
+    /// The spool's file was damaged.
+    SpoolDamaged,
 }
 
 impl DropReason {
@@ -106,6 +110,8 @@ impl DropReason {
             Self::BufferFull => "buffer_full",
             Self::Refused => "refused",
             Self::Shutdown => "shutdown",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolDamaged => "spool_damaged",
         }
     }
 }
@@ -135,6 +141,17 @@ pub fn store_connected(connected: bool) {
 /// Samples waiting for a keeper.
 pub fn buffered(rows: usize) {
     gauge!(names::BUFFER_ROWS).set(rows as f64);
+}
+
+/// Samples went to the spool.
+pub fn samples_spooled(samples: u64) {
+    counter!(names::SPOOLED).increment(samples);
+}
+
+/// What waits in the spool.
+pub fn spool(bytes: u64, rows: u64) {
+    gauge!(names::SPOOL_BYTES).set(bytes as f64);
+    gauge!(names::SPOOL_ROWS).set(rows as f64);
 }
 
 /// Ticks in a span of time were not probed or not stored.
@@ -169,6 +186,8 @@ pub fn register() {
         DropReason::BufferFull,
         DropReason::Refused,
         DropReason::Shutdown,
+        DropReason::SpoolFull,
+        DropReason::SpoolDamaged,
     ] {
         samples_dropped(reason, 0);
     }

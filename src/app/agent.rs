@@ -3,6 +3,7 @@
 //! gaps, session.
 
 mod keeper_thread;
+mod spools;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use self::keeper_thread::KeeperThread;
+use self::spools::Spools;
 use super::machine;
 use super::signal::StopSignals;
 use crate::config::args::AgentArgs;
@@ -42,6 +44,9 @@ pub enum AgentError {
     /// The database's URL is not usable.
     #[error("configuration of the database")]
     Database(#[source] UrlError),
+    /// The spool cannot be used.
+    #[error("open the spool")]
+    Spool(#[source] crate::spool::SpoolError),
     /// The address for health and metrics.
     #[error(transparent)]
     Listen(#[from] crate::api::ListenError),
@@ -74,6 +79,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     }
     let agent = Arc::new(super::up::identity(settings, args.partition));
 
+    let spools = Spools::open(settings, args.partition).map_err(AgentError::Spool)?;
     let buffer = SampleBuffer::new(settings.buffer_rows, settings.batch_rows);
     let totals = Totals::default();
     let (commands_sender, commands) = mpsc::channel(COMMANDS);
@@ -98,6 +104,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         stopped,
         stop: stop.clone(),
         exporter,
+        spools,
     };
     let keepers = thread::Builder::new()
         .name("keeper".into())

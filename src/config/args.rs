@@ -1,6 +1,7 @@
 //! Settings of `up` and `agent`: each a flag and an environment variable. Secrets have no flag.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -16,6 +17,21 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// When samples go to the spool on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum SpoolMode {
+    /// Never. While the database is away samples are held in memory, as many as the buffer takes; the end of the process
+    /// loses them.
+    Off,
+    /// While the database is away. The end of the process loses what was taken since the last batch (batch-age); a power
+    /// cut may lose what the disk had not yet synced, some MiB.
+    #[default]
+    Outage,
+    /// Each batch, before it goes to the database, synced to the disk. A kill or a power cut loses only what was taken
+    /// since the last batch.
+    Always,
 }
 
 /// Log settings, of every command.
@@ -76,6 +92,20 @@ pub struct AgentSettings {
     /// Samples held in memory while the database is away, in one process (some 200 bytes each)
     #[arg(long, env = "WATCHER_BUFFER_ROWS", default_value_t = 131_072, value_name = "N", value_parser = at_least_one)]
     pub buffer_rows: usize,
+    /// When samples go to the spool: off, outage (only while the database is away), always (each batch first)
+    #[arg(
+        long,
+        env = "WATCHER_SPOOL",
+        default_value = "outage",
+        value_name = "MODE"
+    )]
+    pub spool: SpoolMode,
+    /// Folder of the spool's files; without one, samples are held in memory only
+    #[arg(long, env = "WATCHER_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// Size of one process's spool at most, in MiB; when it is full its oldest samples go, and are counted
+    #[arg(long, env = "WATCHER_SPOOL_MIB_MAX", default_value_t = 1_024, value_name = "MIB", value_parser = at_least_one)]
+    pub spool_mib_max: usize,
     /// Changes of the endpoints are looked for this often, also when no notification comes
     #[arg(long, env = "WATCHER_CATALOG_POLL", default_value = "1s", value_name = "TIME", value_parser = duration)]
     pub catalog_poll: Duration,
@@ -127,6 +157,8 @@ impl AgentSettings {
             ("WATCHER_BATCH_AGE", micros(self.batch_age)),
             ("WATCHER_KEEPERS", self.keepers.to_string()),
             ("WATCHER_BUFFER_ROWS", self.buffer_rows.to_string()),
+            ("WATCHER_SPOOL", value_name(self.spool)),
+            ("WATCHER_SPOOL_MIB_MAX", self.spool_mib_max.to_string()),
             ("WATCHER_CATALOG_POLL", micros(self.catalog_poll)),
             ("WATCHER_REGEX_BUDGET", micros(self.regex_budget)),
             ("WATCHER_STOP_GRACE", micros(self.stop_grace)),
@@ -142,6 +174,9 @@ impl AgentSettings {
             self.in_flight_per_host
                 .map(|max| ("WATCHER_IN_FLIGHT_PER_HOST", max.to_string())),
         );
+        if let Some(dir) = &self.spool_dir {
+            env.push(("WATCHER_SPOOL_DIR", dir.to_string_lossy().into_owned()));
+        }
         for (name, nets) in [
             ("WATCHER_ALLOW_ADDRESSES", &self.allow_addresses),
             ("WATCHER_DENY_ADDRESSES", &self.deny_addresses),
@@ -259,6 +294,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn value_name(value: impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
@@ -313,7 +354,7 @@ mod tests {
             .get_arguments()
             .filter_map(|arg| arg.get_env()?.to_str());
         let missing: Vec<_> = variables.filter(|name| !env.contains_key(name)).collect();
-        assert_eq!(missing, ["WATCHER_DENY_ADDRESSES"]);
+        assert_eq!(missing, ["WATCHER_SPOOL_DIR", "WATCHER_DENY_ADDRESSES"]);
         assert_eq!(
             duration(&env["WATCHER_BATCH_AGE"]),
             Ok(Duration::from_millis(250))

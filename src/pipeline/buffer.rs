@@ -61,6 +61,11 @@ impl SampleBuffer {
         }
     }
 
+    /// Room, in samples.
+    pub fn capacity(&self) -> usize {
+        self.0.queue.capacity()
+    }
+
     /// Samples waiting.
     pub fn rows(&self) -> usize {
         self.0.queue.len()

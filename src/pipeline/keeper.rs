@@ -1,30 +1,29 @@
 //! A keeper takes batches from the buffer and sees them into the store: exactly once, or counted as lost.
 //!
 //! It never drops a write half way: closing the buffer ends it, nothing else does. What to do after a failure is
-//! decided by [`next_step`], a plain function.
+//! decided by [`next_step`], a plain function. While the store is away, batches go to the spool where there is one,
+//! and are held in memory where there is none.
 
-use std::collections::VecDeque;
+mod recent;
+mod trouble;
+
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::recent::Recent;
+use self::trouble::Trouble;
 use super::Gap;
 use super::buffer::SampleBuffer;
+use super::overflow::Overflow;
 use super::totals::Totals;
-use crate::domain::{AgentIdentity, Backoff, Batch, Sample};
+use crate::domain::{AgentIdentity, Backoff, Batch};
 use crate::store::{GapReason, SampleStore, WriteError, WritePath};
 use crate::telemetry::{self, DropReason};
-
-/// Acknowledged batches younger than this are sent again after a reconnect: a standby that was promoted may lack them.
-const RESEND_AGE: Duration = Duration::from_secs(60);
-/// Rows kept for that at most: 32 MiB.
-const RESEND_ROWS: usize = 32 * 1024 * 1024 / size_of::<Sample>();
-/// While the store refuses to take anything, the log says so this often.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// How batches are cut.
 #[derive(Clone, Debug)]
@@ -35,7 +34,7 @@ pub struct KeeperOptions {
     pub batch_rows: usize,
     /// A sample waits no longer than this for its batch to fill.
     pub batch_age: Duration,
-    /// After the buffer was closed, how long the store may be away before the rest is given up.
+    /// After the buffer was closed, how long the store may be away before what no spool holds is given up.
     pub drain_grace: Duration,
 }
 
@@ -44,11 +43,14 @@ pub struct Keeper<S> {
     options: Rc<KeeperOptions>,
     buffer: SampleBuffer,
     store: S,
+    overflow: Option<Overflow>,
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
     recent: Recent,
     connected: bool,
     backoff: Backoff,
+    /// No try to reach the store before this.
+    retry_at: Instant,
     trouble: Trouble,
     closed_since: Option<Instant>,
 }
@@ -75,12 +77,21 @@ fn next_step(error: &WriteError, rows: usize, path: WritePath) -> Next {
     }
 }
 
+/// What came of a try to store a batch.
+enum Tried {
+    /// Every row is stored or was set aside.
+    Done,
+    /// The store cannot be reached or takes nothing; these parts of the batch are not known to be stored.
+    Away(WriteError, Vec<Batch>),
+}
+
 impl<S: SampleStore> Keeper<S> {
     /// A keeper that writes what it takes from `buffer` to `store`, and reports lost rows to `gaps`.
     pub fn new(
         options: Rc<KeeperOptions>,
         buffer: SampleBuffer,
         store: S,
+        overflow: Option<Overflow>,
         gaps: mpsc::UnboundedSender<Gap>,
         totals: Totals,
     ) -> Self {
@@ -88,29 +99,34 @@ impl<S: SampleStore> Keeper<S> {
             options,
             buffer,
             store,
+            overflow,
             gaps,
             totals,
             recent: Recent::default(),
             connected: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            retry_at: Instant::now(),
             trouble: Trouble::default(),
             closed_since: None,
         }
     }
 
-    /// Runs until the buffer is closed and empty. Returns how many samples could not be saved.
+    /// Runs until the buffer is closed and empty. Returns how many samples could not be saved. A backlog in the spool is
+    /// left to the next run.
     pub async fn run(mut self) -> u64 {
         loop {
             // Closed is looked at first: what was pushed before is then in the queue.
             let closed = self.buffer.is_closed();
             let rows = self.buffer.rows();
             telemetry::buffered(rows);
+            if let Some(overflow) = &self.overflow {
+                overflow.report();
+            }
             if rows == 0 && closed {
                 return 0;
             }
             if rows < self.options.batch_rows && !closed {
-                // Either a batch fills up, or what there is becomes old enough.
-                let _ = timeout(self.options.batch_age, self.buffer.woken()).await;
+                self.until_a_batch().await;
             }
             let mut samples = Vec::with_capacity(self.buffer.rows().min(self.options.batch_rows));
             self.buffer.take(self.options.batch_rows, &mut samples);
@@ -127,21 +143,154 @@ impl<S: SampleStore> Keeper<S> {
         }
     }
 
-    /// Sees one batch into the store, however long it takes; `Err` with the rows in hand when the drain's grace ended.
+    /// Waits until a batch fills up, or what there is becomes old enough; sends backlog meanwhile.
+    async fn until_a_batch(&mut self) {
+        let flush_at = Instant::now() + self.options.batch_age;
+        while self.replay_one().await {
+            if self.buffer.rows() >= self.options.batch_rows || Instant::now() >= flush_at {
+                return;
+            }
+        }
+        let wake_at = self.next_backlog().map_or(flush_at, |at| at.min(flush_at));
+        let _ = timeout(
+            wake_at.saturating_duration_since(Instant::now()),
+            self.buffer.woken(),
+        )
+        .await;
+    }
+
+    /// When there is backlog to be sent, and from when on it may be.
+    fn next_backlog(&self) -> Option<Instant> {
+        let overflow = self
+            .overflow
+            .as_ref()
+            .filter(|overflow| overflow.has_backlog())?;
+        let next = overflow.next_replay();
+        // Never at once: what could not be taken a moment ago is not worth spinning for.
+        Some(
+            if self.connected {
+                next
+            } else {
+                next.max(self.retry_at)
+            }
+            .max(Instant::now() + Duration::from_millis(5)),
+        )
+    }
+
+    /// Sends one batch of the backlog to the store, where there is one and it may go; whether there was.
+    async fn replay_one(&mut self) -> bool {
+        let Some(overflow) = self
+            .overflow
+            .as_mut()
+            .filter(|overflow| overflow.has_backlog())
+        else {
+            return false;
+        };
+        if !self.connected && Instant::now() < self.retry_at {
+            return false;
+        }
+        let Some(replayed) = overflow.take().await else {
+            return false;
+        };
+        let (batch, spool, id) = replayed.parts();
+        let rows = batch.rows();
+        match self.store(batch, WritePath::Tolerant).await {
+            Tried::Done => {
+                if let Some(overflow) = &mut self.overflow {
+                    overflow.settle(&spool, id, rows).await;
+                }
+                true
+            }
+            Tried::Away(error, _) => {
+                spool.return_to_queue(&[id]);
+                self.away(&error, rows);
+                false
+            }
+        }
+    }
+
+    /// Sees one batch into the store or the spool; `Err` with the rows in hand when the drain's grace ended.
     async fn deliver(&mut self, batch: Batch) -> Result<(), u64> {
-        let mut path = WritePath::Fast;
+        let mut ids = Vec::new();
+        if let Some(overflow) = self
+            .overflow
+            .as_mut()
+            .filter(|overflow| overflow.is_always())
+        {
+            match overflow.put(&batch).await {
+                Ok(put) => ids = put,
+                Err(error) => overflow.complain(&error, batch.rows()),
+            }
+        }
         let mut pending = vec![batch];
         while let Some(batch) = pending.pop() {
-            if !self.connected {
-                path = WritePath::Tolerant;
-                if let Err(error) = self.reconnect().await {
-                    pending.push(batch);
-                    self.wait(error, &pending).await?;
-                    continue;
+            if !self.connected && Instant::now() < self.retry_at {
+                pending.push(batch);
+            } else {
+                match self.store(batch, WritePath::Fast).await {
+                    Tried::Done => continue,
+                    Tried::Away(error, rest) => {
+                        pending.extend(rest);
+                        self.away(&error, pending.iter().map(Batch::rows).sum());
+                    }
                 }
             }
+            if !ids.is_empty() {
+                // It is in the spool already, and is replayed from there.
+                return Ok(());
+            }
+            if self.spool(&mut pending).await {
+                return Ok(());
+            }
+            self.hold(&pending).await?;
+        }
+        if let Some(overflow) = self.overflow.as_mut().filter(|_| !ids.is_empty()) {
+            overflow.settle_own(&ids).await;
+        }
+        Ok(())
+    }
+
+    /// Puts what is in hand into the spool; whether all of it is there.
+    async fn spool(&mut self, pending: &mut Vec<Batch>) -> bool {
+        let Some(overflow) = &mut self.overflow else {
+            return false;
+        };
+        while let Some(batch) = pending.pop() {
+            if let Err(error) = overflow.put(&batch).await {
+                overflow.complain(&error, batch.rows());
+                pending.push(batch);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tries to store a batch, on a connection that is made where there is none.
+    async fn store(&mut self, batch: Batch, mut path: WritePath) -> Tried {
+        if !self.connected {
+            if let Err(error) = self.reconnect().await {
+                return Tried::Away(error, vec![batch]);
+            }
+            path = WritePath::Tolerant;
+        }
+        let mut pending = vec![batch];
+        while let Some(batch) = pending.pop() {
             let begun = Instant::now();
-            match self.store.write(&batch, path).await {
+            let Self {
+                store,
+                overflow,
+                buffer,
+                options,
+                ..
+            } = self;
+            match beside(
+                store.write(&batch, path),
+                overflow.as_mut(),
+                buffer,
+                options,
+            )
+            .await
+            {
                 Ok(new_rows) => {
                     self.totals.stored(new_rows);
                     telemetry::batch_stored(batch.rows(), new_rows, begun.elapsed());
@@ -166,23 +315,31 @@ impl<S: SampleStore> Keeper<S> {
                         self.connected = false;
                         telemetry::store_connected(false);
                         pending.push(batch);
-                        self.wait(error, &pending).await?;
+                        return Tried::Away(error, pending);
                     }
                     Next::Wait => {
                         pending.push(batch);
-                        self.wait(error, &pending).await?;
+                        return Tried::Away(error, pending);
                     }
                 },
             }
         }
-        Ok(())
+        Tried::Done
     }
 
     async fn reconnect(&mut self) -> Result<(), WriteError> {
-        self.store.connect().await?;
+        let Self {
+            store,
+            overflow,
+            buffer,
+            options,
+            ..
+        } = self;
+        beside(store.connect(), overflow.as_mut(), buffer, options).await?;
         let mut repaired = 0;
         for batch in self.recent.batches() {
-            repaired += self.store.write(batch, WritePath::Tolerant).await?;
+            let write = self.store.write(batch, WritePath::Tolerant);
+            repaired += beside(write, self.overflow.as_mut(), &self.buffer, &self.options).await?;
         }
         if repaired > 0 {
             tracing::warn!(
@@ -195,28 +352,34 @@ impl<S: SampleStore> Keeper<S> {
         Ok(())
     }
 
-    /// Waits before the next try; `Err` when there will be none.
-    async fn wait(&mut self, error: WriteError, pending: &[Batch]) -> Result<(), u64> {
-        let kind = match &error {
+    /// The store is away: counted, said, and not tried again for a while.
+    fn away(&mut self, error: &WriteError, rows: usize) {
+        let kind = match error {
             WriteError::Hold { .. } => "hold",
             _ => "lost",
         };
         telemetry::store_failed(kind);
         telemetry::buffered(self.buffer.rows());
-        let rows: usize = pending.iter().map(Batch::rows).sum();
-        self.trouble.note(&error, rows, self.buffer.rows());
-        let mut pause = self.backoff.next(random());
-        if self.buffer.is_closed() {
-            let since = *self.closed_since.get_or_insert_with(Instant::now);
-            let left = self.options.drain_grace.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return Err(rows as u64);
-            }
-            pause = pause.min(left);
-        }
+        self.trouble.note(error, rows, self.buffer.rows());
+        // A store that answers but takes nothing is not tried for each batch either.
+        self.connected = false;
+        self.retry_at = Instant::now() + self.backoff.next(random());
+    }
+
+    /// Holds what is in hand until the next try; `Err` when there will be none.
+    async fn hold(&mut self, pending: &[Batch]) -> Result<(), u64> {
+        let mut until = self.retry_at;
         let closed = self.buffer.is_closed();
+        if closed {
+            let since = *self.closed_since.get_or_insert_with(Instant::now);
+            let given_up_at = since + self.options.drain_grace;
+            if Instant::now() >= given_up_at {
+                return Err(pending.iter().map(Batch::rows).sum::<usize>() as u64);
+            }
+            until = until.min(given_up_at);
+        }
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep_until(until) => {}
             () = until_closed(&self.buffer), if !closed => {}
         }
         Ok(())
@@ -257,82 +420,34 @@ impl<S: SampleStore> Keeper<S> {
     }
 }
 
+/// Waits for the store without letting the buffer overflow meanwhile, where there is a spool.
+async fn beside<T>(
+    work: impl Future<Output = T>,
+    overflow: Option<&mut Overflow>,
+    buffer: &SampleBuffer,
+    options: &KeeperOptions,
+) -> T {
+    let Some(overflow) = overflow else {
+        return work.await;
+    };
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            () = Overflow::pressed(buffer) => {}
+        }
+        overflow
+            .relieve(buffer, &options.agent, options.batch_rows)
+            .await;
+    }
+}
+
 async fn until_closed(buffer: &SampleBuffer) {
     while !buffer.is_closed() {
         buffer.woken().await;
         // A full batch wakes too, and there may be many while the store is away.
         sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Acknowledged batches of the last minute.
-#[derive(Default)]
-struct Recent {
-    batches: VecDeque<(Instant, Batch)>,
-    rows: usize,
-}
-
-impl Recent {
-    fn push(&mut self, batch: Batch) {
-        self.rows += batch.rows();
-        self.batches.push_back((Instant::now(), batch));
-        while let Some((acknowledged, batch)) = self.batches.front()
-            && (self.rows > RESEND_ROWS || acknowledged.elapsed() > RESEND_AGE)
-        {
-            self.rows -= batch.rows();
-            self.batches.pop_front();
-        }
-    }
-
-    fn batches(&self) -> impl Iterator<Item = &Batch> {
-        self.batches
-            .iter()
-            .filter(|(acknowledged, _)| acknowledged.elapsed() <= RESEND_AGE)
-            .map(|(_, batch)| batch)
-    }
-}
-
-/// Says once that the store is away, reminds, and says when it is back.
-#[derive(Default)]
-struct Trouble {
-    since: Option<Instant>,
-    said: Option<Instant>,
-}
-
-impl Trouble {
-    fn note(&mut self, error: &WriteError, in_hand: usize, buffered: usize) {
-        self.since.get_or_insert_with(Instant::now);
-        if self.said.is_some_and(|said| said.elapsed() < REMIND) {
-            return;
-        }
-        self.said = Some(Instant::now());
-        let cause = chain(error);
-        match error {
-            WriteError::Hold { .. } => {
-                tracing::error!(
-                    in_hand,
-                    buffered,
-                    cause,
-                    "the store does not take samples; holding them"
-                );
-            }
-            _ => tracing::warn!(
-                in_hand,
-                buffered,
-                cause,
-                "the store is away; holding samples"
-            ),
-        }
-    }
-
-    fn over(&mut self) {
-        self.said = None;
-        if let Some(since) = self.since.take() {
-            tracing::info!(
-                away_ms = since.elapsed().as_millis() as u64,
-                "the store takes samples again"
-            );
-        }
     }
 }
 

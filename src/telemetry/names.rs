@@ -17,6 +17,9 @@ pub(super) const BATCH_ROWS: &str = "watcher_batch_rows";
 pub(super) const WRITE_DURATION: &str = "watcher_store_write_duration_seconds";
 pub(super) const STORE_ERRORS: &str = "watcher_store_errors_total";
 pub(super) const STORE_CONNECTED: &str = "watcher_store_connected";
+pub(super) const SPOOLED: &str = "watcher_samples_spooled_total";
+pub(super) const SPOOL_BYTES: &str = "watcher_spool_bytes";
+pub(super) const SPOOL_ROWS: &str = "watcher_spool_rows";
 pub(super) const GAPS: &str = "watcher_gaps_total";
 pub(super) const CLOCK_OFFSET: &str = "watcher_clock_offset_seconds";
 pub(super) const PROCESS_CPU_US: &str = "watcher_process_cpu_microseconds_total";
@@ -65,6 +68,9 @@ pub(super) fn describe() {
         STORE_CONNECTED,
         "Whether the keeper's connection stands (1) or not (0)"
     );
+    describe_counter!(SPOOLED, "Samples that went to the spool");
+    describe_gauge!(SPOOL_BYTES, Unit::Bytes, "What waits in the spool");
+    describe_gauge!(SPOOL_ROWS, "Samples that wait in the spool");
     describe_counter!(
         GAPS,
         "Spans of time in which ticks were not probed or not stored, by reason"

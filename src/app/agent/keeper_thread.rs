@@ -9,6 +9,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::spools::Spools;
 use super::{AgentError, DRAIN_GRACE, system};
 use crate::api;
 use crate::app::control::{self, AgentState, SUPERVISED};
@@ -50,6 +51,7 @@ pub(super) struct KeeperThread {
     pub(super) stopped: oneshot::Receiver<Timestamp>,
     pub(super) stop: CancellationToken,
     pub(super) exporter: Exporter,
+    pub(super) spools: Option<Spools>,
 }
 
 impl KeeperThread {
@@ -80,6 +82,7 @@ impl KeeperThread {
             stopped,
             stop,
             exporter,
+            spools,
         } = self;
         let (state_sender, state) = watch::channel(AgentState::default());
         let mut company = JoinSet::new();
@@ -140,6 +143,9 @@ impl KeeperThread {
                 options.clone(),
                 buffer.clone(),
                 writer,
+                spools
+                    .as_ref()
+                    .map(|spools| spools.overflow(gaps_sender.clone())),
                 gaps_sender.clone(),
                 totals.clone(),
             );
@@ -161,6 +167,9 @@ impl KeeperThread {
         }
         drop(commands);
         let unsaved = sum(&mut keepers).await;
+        if let Some(spools) = spools {
+            spools.close();
+        }
         // Gaps come in until the worker and the last keeper are gone.
         let stopped_at = stopped.await.ok();
         let unwritten = sum(&mut ledger).await;

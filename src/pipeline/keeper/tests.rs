@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 
 use super::*;
-use crate::domain::{EndpointId, Timestamp};
+use crate::config::args::SpoolMode;
+use crate::domain::{EndpointId, Sample, Timestamp};
+use crate::spool::{Spool, SpoolOptions};
 use crate::store::BoxFuture;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -128,9 +130,16 @@ async fn run(world: World) -> Run {
     }
     buffer.close();
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let unsaved = Keeper::new(options(), buffer, store.clone(), sender, Totals::default())
-        .run()
-        .await;
+    let unsaved = Keeper::new(
+        options(),
+        buffer,
+        store.clone(),
+        None,
+        sender,
+        Totals::default(),
+    )
+    .run()
+    .await;
     let mut gaps = Vec::new();
     while let Ok(gap) = receiver.try_recv() {
         gaps.push(gap);
@@ -204,6 +213,7 @@ async fn what_a_failover_lost_is_sent_again() {
         options(),
         buffer.clone(),
         store.clone(),
+        None,
         sender,
         Totals::default(),
     );
@@ -253,4 +263,110 @@ async fn a_store_that_stays_away_ends_the_drain_with_the_number_lost() {
     })
     .await;
     assert_eq!((run.rows.len(), run.unsaved), (0, 10));
+}
+
+/// Ten samples, and a keeper with a spool; in real time, since the spool has a thread of its own.
+async fn run_spooled(
+    store: &Store,
+    path: &std::path::Path,
+    mode: SpoolMode,
+    samples: bool,
+) -> (u64, u64) {
+    let (spool, thread) = Spool::open(path, SpoolOptions::default()).unwrap();
+    let buffer = SampleBuffer::new(100, 4);
+    for id in 1..=10 * i64::from(samples) {
+        buffer
+            .push(Sample::new(
+                EndpointId(id),
+                Timestamp::from_millis(id * 5_000),
+            ))
+            .unwrap();
+    }
+    let (sender, _receiver) = mpsc::unbounded_channel();
+    let overflow = Overflow::new(spool.clone(), Vec::new(), mode, sender.clone());
+    let keeper = Keeper::new(
+        options(),
+        buffer.clone(),
+        store.clone(),
+        Some(overflow),
+        sender,
+        Totals::default(),
+    );
+    let close = async {
+        // Without live samples the keeper is given the time to replay.
+        for _ in 0..200 {
+            if samples || spool.stats().rows == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        buffer.close();
+    };
+    let (unsaved, ()) = tokio::join!(keeper.run(), close);
+    let waiting = spool.stats().rows;
+    drop(spool);
+    thread.join(Duration::from_secs(5)).unwrap();
+    (unsaved, waiting)
+}
+
+fn stored(store: &Store) -> Vec<i64> {
+    let mut rows = store.0.borrow().rows.clone();
+    rows.sort_unstable();
+    rows
+}
+
+#[tokio::test]
+async fn what_a_stop_during_an_outage_leaves_in_the_spool_the_next_run_stores() {
+    for mode in [SpoolMode::Outage, SpoolMode::Always] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.db");
+        let faults = std::iter::repeat_n(Fault::NoConnection, 1_000).collect();
+        let away = Store(Rc::new(RefCell::new(World {
+            faults,
+            ..World::default()
+        })));
+        assert_eq!(
+            run_spooled(&away, &path, mode, true).await,
+            (0, 10),
+            "{mode:?}"
+        );
+        assert_eq!(stored(&away), Vec::<i64>::new());
+
+        let back = Store::default();
+        assert_eq!(
+            run_spooled(&back, &path, mode, false).await,
+            (0, 0),
+            "{mode:?}"
+        );
+        assert_eq!(stored(&back), all());
+    }
+}
+
+#[tokio::test]
+async fn with_a_spool_every_row_is_stored_once_whatever_connection_faults_come() {
+    use Fault::{Hold, LostAfter, LostBefore, NoConnection};
+    let menus: [&[Fault]; 4] = [
+        &[],
+        &[LostAfter],
+        &[NoConnection, LostAfter, NoConnection],
+        &[Hold, LostBefore, LostAfter],
+    ];
+    for mode in [SpoolMode::Outage, SpoolMode::Always] {
+        for faults in menus {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("samples.db");
+            let world = World {
+                faults: faults.iter().copied().collect(),
+                ..World::default()
+            };
+            let store = Store(Rc::new(RefCell::new(world)));
+            let (unsaved, _) = run_spooled(&store, &path, mode, true).await;
+            let (_, waiting) = run_spooled(&store, &path, mode, false).await;
+            assert_eq!(
+                (unsaved, waiting, stored(&store)),
+                (0, 0, all()),
+                "{mode:?} {faults:?}"
+            );
+        }
+    }
 }

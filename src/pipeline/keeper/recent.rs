@@ -1,0 +1,40 @@
+//! What was acknowledged lately, to be sent again after a reconnect.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::{Batch, Sample};
+
+/// Acknowledged batches younger than this are sent again after a reconnect: a standby that was promoted may lack them.
+const RESEND_AGE: Duration = Duration::from_secs(60);
+/// Rows kept for that at most: 32 MiB.
+const RESEND_ROWS: usize = 32 * 1024 * 1024 / size_of::<Sample>();
+
+/// Acknowledged batches of the last minute.
+#[derive(Default)]
+pub(super) struct Recent {
+    batches: VecDeque<(Instant, Batch)>,
+    rows: usize,
+}
+
+impl Recent {
+    pub(super) fn push(&mut self, batch: Batch) {
+        self.rows += batch.rows();
+        self.batches.push_back((Instant::now(), batch));
+        while let Some((acknowledged, batch)) = self.batches.front()
+            && (self.rows > RESEND_ROWS || acknowledged.elapsed() > RESEND_AGE)
+        {
+            self.rows -= batch.rows();
+            self.batches.pop_front();
+        }
+    }
+
+    pub(super) fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches
+            .iter()
+            .filter(|(acknowledged, _)| acknowledged.elapsed() <= RESEND_AGE)
+            .map(|(_, batch)| batch)
+    }
+}
