@@ -15,8 +15,8 @@ use crate::store::timescale::{Audit, AuditWindow, EndpointAudit, Error, Timescal
 
 /// Account for every due probe: stored, off (no agent there yet, or stopped), or missing, with the reason.
 ///
-/// Exit 0 when nothing is missing or stored twice, 1 otherwise. The database is WATCHER_ADMIN_DATABASE_URL[_FILE], else
-/// DATABASE_URL[_FILE]; an agent's role may not read samples.
+/// Exit 0 when nothing is missing or stored twice, 1 otherwise. The database is WATCHER_ADMIN_DATABASE_URL, else
+/// DATABASE_URL; an agent's role may not read samples.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
     /// Start of the window: RFC 3339, or how long before its end

@@ -14,7 +14,7 @@ use crate::store::timescale::{
 
 /// Bring the schema of the database up to date; does nothing when it is, and is safe to run several times at once.
 ///
-/// The database is WATCHER_ADMIN_DATABASE_URL[_FILE] (the owner's), else DATABASE_URL[_FILE].
+/// The database is WATCHER_ADMIN_DATABASE_URL (the owner's), else DATABASE_URL.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
     /// Only say whether the schema is current: exit 0 when it is, 1 when not
@@ -24,7 +24,7 @@ pub struct Args {
 
 /// Wait until the database takes connections: exit 0 when it does, 75 when it does not in time.
 ///
-/// The database is DATABASE_URL[_FILE].
+/// The database is DATABASE_URL.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct WaitArgs {
     /// For how long
