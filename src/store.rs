@@ -111,6 +111,26 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every reason.
+    pub const ALL: &'static [Self] = &[
+        Self::Paused,
+        Self::ClockStep,
+        Self::AgentDied,
+        Self::BufferFull,
+        Self::CatalogBehind,
+        Self::Refused,
+        Self::SpoolFull,
+        Self::SpoolDamaged,
+    ];
+
+    /// The reason that a label names.
+    pub fn of_label(label: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.label() == label)
+    }
+
     /// The label in SQL.
     pub const fn label(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 //! the database; the match thread belongs to the prober. Shutdown is an order: schedule, probes, buffer, keepers,
 //! gaps, session.
 
+mod farewell;
 mod keeper_thread;
 mod spools;
 

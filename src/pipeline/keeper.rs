@@ -25,6 +25,9 @@ use crate::domain::{AgentIdentity, Backoff, Batch};
 use crate::store::{GapReason, SampleStore, WriteError, WritePath};
 use crate::telemetry::{self, DropReason};
 
+/// How long a process that is to end waits for a store that does not answer, where there is a spool.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
 /// How batches are cut.
 #[derive(Clone, Debug)]
 pub struct KeeperOptions {
@@ -224,7 +227,7 @@ impl<S: SampleStore> Keeper<S> {
         }
         let mut pending = vec![batch];
         while let Some(batch) = pending.pop() {
-            if !self.connected && Instant::now() < self.retry_at {
+            if !self.connected && !self.may_try() {
                 pending.push(batch);
             } else {
                 match self.store(batch, WritePath::Fast).await {
@@ -248,6 +251,13 @@ impl<S: SampleStore> Keeper<S> {
             overflow.settle_own(&ids).await;
         }
         Ok(())
+    }
+
+    /// Whether the store is worth a try now. Not while it rests after a failure; nor, when the process is to end and
+    /// there is a spool, while it is known to be away.
+    fn may_try(&self) -> bool {
+        let ending = self.buffer.is_closed() && self.overflow.is_some() && self.trouble.is_on();
+        !ending && Instant::now() >= self.retry_at
     }
 
     /// Puts what is in hand into the spool; whether all of it is there.
@@ -420,22 +430,31 @@ impl<S: SampleStore> Keeper<S> {
     }
 }
 
-/// Waits for the store without letting the buffer overflow meanwhile, where there is a spool.
+/// Waits for the store without letting the buffer overflow meanwhile, where there is a spool; nor longer than
+/// [`END_WITHIN`] when the process is to end: the batch is safe in the spool, whatever becomes of the write.
 async fn beside<T>(
-    work: impl Future<Output = T>,
+    work: impl Future<Output = Result<T, WriteError>>,
     overflow: Option<&mut Overflow>,
     buffer: &SampleBuffer,
     options: &KeeperOptions,
-) -> T {
+) -> Result<T, WriteError> {
     let Some(overflow) = overflow else {
         return work.await;
     };
     let mut work = std::pin::pin!(work);
+    let mut ending = std::pin::pin!(async {
+        until_closed(buffer).await;
+        sleep(END_WITHIN).await;
+    });
     loop {
         tokio::select! {
             biased;
             result = &mut work => return result,
             () = Overflow::pressed(buffer) => {}
+            () = &mut ending => {
+                let source = "no answer before the end of the process".into();
+                return Err(WriteError::Lost { rows: 0, source });
+            }
         }
         overflow
             .relieve(buffer, &options.agent, options.batch_rows)

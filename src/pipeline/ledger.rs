@@ -1,9 +1,11 @@
 //! Gaps on their way to the store. A gap is a small fact that must not be lost: it is kept until it is written.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Gap;
 use super::keeper::{chain, random};
@@ -26,63 +28,90 @@ pub trait GapStore {
     ) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error>>>;
 }
 
-/// Writes gaps until all senders are gone and none is left. Returns how many could not be written within
-/// `drain_grace` of that.
+/// Gaps that are not written yet; clones share them, so that they outlive the task that writes them.
+#[derive(Clone, Default, Debug)]
+pub struct Unwritten(Rc<RefCell<Pending>>);
+
+#[derive(Default, Debug)]
+struct Pending {
+    /// Sent to the store; not known to be written.
+    sent: Vec<Gap>,
+    waiting: Vec<Gap>,
+}
+
+impl Unwritten {
+    /// Those that are left when the task has ended or was given up.
+    pub fn take(&self) -> Vec<Gap> {
+        let Pending { mut sent, waiting } = self.0.take();
+        sent.extend(waiting);
+        sent
+    }
+
+    fn note(&self, gap: Gap) {
+        note(&mut self.0.borrow_mut().waiting, gap);
+    }
+
+    /// What is to be sent now: what was sent before first.
+    fn to_send(&self) -> Vec<Gap> {
+        let mut pending = self.0.borrow_mut();
+        if pending.sent.is_empty() {
+            pending.sent = std::mem::take(&mut pending.waiting);
+        }
+        pending.sent.clone()
+    }
+
+    fn written(&self) {
+        self.0.borrow_mut().sent.clear();
+    }
+}
+
+/// Writes gaps until all senders are gone and none is left, however long the store is away.
 pub async fn run(
     store: impl GapStore,
     mut gaps: mpsc::UnboundedReceiver<Gap>,
-    drain_grace: Duration,
-) -> u64 {
+    unwritten: Unwritten,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let mut pending: Vec<Gap> = Vec::new();
-    while let Some(gap) = gaps.recv().await {
-        note(&mut pending, gap);
-        while !pending.is_empty() {
-            while let Ok(gap) = gaps.try_recv() {
-                note(&mut pending, gap);
+    let mut open = true;
+    loop {
+        while let Ok(gap) = gaps.try_recv() {
+            unwritten.note(gap);
+        }
+        let sent = unwritten.to_send();
+        if sent.is_empty() {
+            match gaps.recv().await {
+                Some(gap) => unwritten.note(gap),
+                None => return,
             }
-            match store.record(&pending).await {
+            continue;
+        }
+        let attempt = async {
+            match store.record(&sent).await {
                 Ok(()) => {
-                    pending.clear();
+                    unwritten.written();
                     backoff.reset();
-                }
-                Err(error) if gaps.is_closed() => {
-                    return last_try(&store, &pending, drain_grace, &*error).await;
                 }
                 Err(error) => {
                     tracing::debug!(
                         cause = chain(&*error),
-                        gaps = pending.len(),
+                        gaps = sent.len(),
                         "gaps are not written yet"
                     );
                     sleep(backoff.next(random())).await;
                 }
             }
+        };
+        let mut attempt = std::pin::pin!(attempt);
+        loop {
+            tokio::select! {
+                () = &mut attempt => break,
+                gap = gaps.recv(), if open => match gap {
+                    Some(gap) => unwritten.note(gap),
+                    None => open = false,
+                },
+            }
         }
     }
-    0
-}
-
-async fn last_try(
-    store: &impl GapStore,
-    pending: &[Gap],
-    grace: Duration,
-    first: &dyn std::error::Error,
-) -> u64 {
-    let retry = async {
-        while store.record(pending).await.is_err() {
-            sleep(Duration::from_millis(200)).await;
-        }
-    };
-    if timeout(grace, retry).await.is_ok() {
-        return 0;
-    }
-    tracing::error!(
-        gaps = pending.len(),
-        cause = chain(first),
-        "gaps could not be written; the audit cannot name them"
-    );
-    pending.len() as u64
 }
 
 fn note(pending: &mut Vec<Gap>, gap: Gap) {
@@ -110,7 +139,7 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
     use crate::store::GapReason;
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
 
     #[derive(Default)]
     struct World {
@@ -157,9 +186,9 @@ mod tests {
             sleep(Duration::from_secs(60)).await;
             drop(sender);
         };
-        let (unwritten, ()) =
-            tokio::join!(run(store.clone(), receiver, Duration::from_secs(1)), close);
-        assert_eq!(unwritten, 0);
+        let unwritten = Unwritten::default();
+        tokio::join!(run(store.clone(), receiver, unwritten.clone()), close);
+        assert_eq!(unwritten.take(), []);
         assert_eq!(
             *store.written.borrow(),
             [
@@ -170,15 +199,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_stays_away_ends_the_drain() {
+    async fn what_a_store_that_stays_away_did_not_take_is_left() {
         let store = Flaky::default();
         store.failures_left.set(u32::MAX);
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(gap(0, 100, GapReason::Paused)).unwrap();
-        drop(sender);
-        assert_eq!(
-            run(store.clone(), receiver, Duration::from_secs(1)).await,
-            1
-        );
+        let unwritten = Unwritten::default();
+        let run = run(store.clone(), receiver, unwritten.clone());
+        let later = async {
+            sleep(Duration::from_secs(30)).await;
+            sender
+                .send(gap(500_000, 500_100, GapReason::Paused))
+                .unwrap();
+            sleep(Duration::from_secs(30)).await;
+        };
+        tokio::select! {
+            () = run => panic!("there is a gap left"),
+            () = later => {}
+        }
+        let left: Vec<_> = unwritten
+            .take()
+            .iter()
+            .map(|gap| gap.from.as_millis())
+            .collect();
+        assert_eq!(left, [0, 500_000]);
     }
 }

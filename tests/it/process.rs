@@ -255,6 +255,60 @@ async fn an_outage_of_the_database_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_during_an_outage_loses_nothing_and_the_next_run_tells_the_rest() {
+    let (database, target) = stage(100, "").await;
+    let proxy = Proxy::start(database.address(), true);
+    let folder = tempfile::tempdir().unwrap();
+    let env = [
+        ("DATABASE_URL", database.url_through(proxy.address)),
+        (
+            "WATCHER_SPOOL_DIR",
+            folder.path().to_string_lossy().into_owned(),
+        ),
+    ];
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut up = Running::start(&["up", "--processes", "2"], &env);
+    up.ready().await;
+    eventually("rows", async || (rows(&database).await > 50).then_some(())).await;
+    proxy.cut();
+    let served = target.count("/e/");
+    eventually("probes", async || {
+        (target.count("/e/") > served + 60).then_some(())
+    })
+    .await;
+    let took = up.stop().await;
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    let stored = rows(&database).await;
+
+    proxy.heal();
+    let mut up = Running::start(&["up", "--processes", "1"], &env);
+    up.ready().await;
+    eventually("the backlog", async || {
+        (rows(&database).await > stored + 100).then_some(())
+    })
+    .await;
+    eventually("an empty spool", async || {
+        let metrics = get(up.listen, "/metrics").await?.1;
+        let rows = metrics
+            .lines()
+            .find(|line| line.starts_with("watcher_spool_rows{"))?;
+        rows.ends_with(" 0").then_some(())
+    })
+    .await;
+    up.stop().await;
+    assert_clean(&audit(&database, &[]).await);
+    let probed = count(
+        &database,
+        "select count(*) from metrics where outcome <> 'skipped'",
+    )
+    .await;
+    assert_eq!(target.count("/e/") as i64, probed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_reach_a_running_agent_and_disturb_no_other() {
     let (database, target) = stage(50, "").await;
     let mut up = Running::start(

@@ -9,6 +9,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::farewell::{self, Farewell};
 use super::spools::Spools;
 use super::{AgentError, DRAIN_GRACE, system};
 use crate::api;
@@ -24,14 +25,19 @@ use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::clock::wall_now;
 use crate::pipeline::keeper::{Keeper, KeeperOptions, chain, random};
+use crate::pipeline::ledger::{self, Unwritten};
 use crate::pipeline::totals::Totals;
-use crate::pipeline::{Command, Gap, ledger};
+use crate::pipeline::{Command, Gap};
 use crate::store::Session;
 use crate::store::timescale::{SampleWriter, SessionId, Timescale, Usage};
 use crate::telemetry::{self, prometheus::Exporter};
 
 /// `agents.last_seen` is this fresh; a successor that finds a session without an end counts from there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Telling the database that the session ends may take so long, of the ten seconds that Docker gives.
+const END_WITHIN: Duration = Duration::from_millis(1_500);
+/// Likewise for gaps that are not written yet.
+const GAPS_WITHIN: Duration = Duration::from_secs(1);
 /// Clocks further apart than this are said to be.
 const CLOCKS_APART_S: f64 = 0.5;
 /// The session answers from so long after its row is sent: by then it is written, and the schedule runs.
@@ -152,14 +158,15 @@ impl KeeperThread {
             keepers.spawn_local(keeper.run());
         }
         drop(gaps_sender);
+        let unwritten = Unwritten::default();
         let mut ledger = JoinSet::new();
         ledger.spawn_local(ledger::run(
             Ledger::new(&database, session.clone()),
             gaps,
-            DRAIN_GRACE,
+            unwritten.clone(),
         ));
         company.spawn_local(heartbeat(database.clone(), session_id));
-        company.spawn_local(report_usage(database.clone(), session, totals));
+        company.spawn_local(report_usage(database.clone(), session.clone(), totals));
 
         tokio::select! {
             _ = catalog.follow(&mut source, &mut resolve, &commands) => {}
@@ -167,18 +174,33 @@ impl KeeperThread {
         }
         drop(commands);
         let unsaved = sum(&mut keepers).await;
+        let spool_folder = args.agent.spool_dir.filter(|_| spools.is_some());
         if let Some(spools) = spools {
             spools.close();
         }
         // Gaps come in until the worker and the last keeper are gone.
         let stopped_at = stopped.await.ok();
-        let unwritten = sum(&mut ledger).await;
-        let saved = unsaved + unwritten == 0;
-        if let Some(at) = stopped_at.filter(|_| saved) {
-            end(&database, session_id, at).await;
+        let _ = timeout(GAPS_WITHIN, ledger.join_next()).await;
+        ledger.shutdown().await;
+        let gaps = unwritten.take();
+        // A session that lost samples is not ended in order: its successor has to look at it.
+        let stopped_at = stopped_at.filter(|_| unsaved == 0);
+        let mut told = gaps.is_empty();
+        if let Some(at) = stopped_at {
+            told &= end(&database, session_id, at).await;
+        }
+        if !told {
+            let farewell = Farewell::new(session_id, &session, stopped_at, &gaps);
+            told = farewell::keep(spool_folder.as_deref(), &session, &farewell);
+        }
+        if !told {
+            tracing::error!(
+                gaps = gaps.len(),
+                "the end of the session is not recorded; the audit will count ticks after it as missing"
+            );
         }
         company.shutdown().await;
-        Ok(saved)
+        Ok(unsaved == 0)
     }
 }
 
@@ -202,6 +224,11 @@ async fn begin(
     args: &AgentArgs,
 ) -> (SessionId, Session) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let farewell = args
+        .agent
+        .spool_dir
+        .as_deref()
+        .map(|folder| Farewell::path(folder, args.partition));
     loop {
         let started = wall_now().plus(BEGIN_AFTER);
         let session = Session {
@@ -210,7 +237,13 @@ async fn begin(
             partition: args.partition,
             started,
         };
-        match store.start_session(&session, DEATH_HORIZON).await {
+        let told = async {
+            if let Some(path) = &farewell {
+                farewell::tell_left(path, store).await?;
+            }
+            store.start_session(&session, DEATH_HORIZON).await
+        };
+        match told.await {
             Ok(id) => return (id, session),
             Err(error) => {
                 tracing::warn!(cause = chain(&error), "the session cannot be recorded yet")
@@ -220,21 +253,18 @@ async fn begin(
     }
 }
 
-async fn end(store: &Timescale, id: SessionId, at: Timestamp) {
+/// Ends the session; whether that is recorded.
+async fn end(store: &Timescale, id: SessionId, at: Timestamp) -> bool {
     let tries = async {
         while let Err(error) = store.end_session(id, at).await {
-            tracing::warn!(
+            tracing::debug!(
                 cause = chain(&error),
                 "the end of the session cannot be recorded yet"
             );
             sleep(Duration::from_millis(200)).await;
         }
     };
-    if timeout(Duration::from_secs(2), tries).await.is_err() {
-        tracing::error!(
-            "the end of the session is not recorded; the audit will count ticks after it as missing"
-        );
-    }
+    timeout(END_WITHIN, tries).await.is_ok()
 }
 
 async fn heartbeat(store: Timescale, id: SessionId) {

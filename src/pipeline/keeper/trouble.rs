@@ -43,6 +43,11 @@ impl Trouble {
         }
     }
 
+    /// Whether the store was away when last tried.
+    pub(super) const fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
     pub(super) fn over(&mut self) {
         self.said = None;
         if let Some(since) = self.since.take() {

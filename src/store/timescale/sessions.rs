@@ -18,6 +18,18 @@ const SILENT_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionId(i64);
 
+impl SessionId {
+    /// The session of this number.
+    pub const fn of(value: i64) -> Self {
+        Self(value)
+    }
+
+    /// Its number.
+    pub const fn value(self) -> i64 {
+        self.0
+    }
+}
+
 /// A span in which due ticks left no row.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gap {
