@@ -4,6 +4,7 @@
 mod child;
 mod health;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::machine;
 use super::signal::StopSignals;
 use crate::api;
 use crate::config::Problem;
-use crate::config::args::{AgentSettings, UpArgs};
+use crate::config::args::{AgentSettings, SpoolMode, UpArgs};
 use crate::config::env;
 use crate::domain::AgentIdentity;
 use crate::domain::Partition;
@@ -45,6 +46,15 @@ pub enum UpError {
     /// The migrations failed for a reason that waiting does not mend.
     #[error("migrate the database")]
     Migrate(#[source] MigrateError),
+    /// The spool's folder cannot be written to.
+    #[error("use {} for the spool; make it writable for this user, or set WATCHER_SPOOL=off", folder.display())]
+    SpoolFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The address for health and metrics.
     #[error(transparent)]
     Listen(#[from] api::ListenError),
@@ -78,6 +88,7 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     // Both are looked at before anything waits.
     let database = Timescale::open(&agent_url).map_err(UpError::Database)?;
     let admin = Timescale::open(&admin_url).map_err(UpError::Database)?;
+    check_spool_folder(&args.agent)?;
     let exporter = Exporter::install().map_err(|error| UpError::System {
         what: "start the metrics exporter",
         source: std::io::Error::other(error),
@@ -147,6 +158,28 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     tasks.shutdown().await;
     tracing::info!(in_order = ended, "stopped");
     Ok(ended)
+}
+
+/// Agents would find out too, but they would be started again and again.
+fn check_spool_folder(settings: &AgentSettings) -> Result<(), UpError> {
+    let Some(folder) = settings
+        .spool_dir
+        .as_deref()
+        .filter(|_| settings.spool != SpoolMode::Off)
+    else {
+        tracing::warn!(
+            "no spool: while the database is away, samples are held in memory only (WATCHER_SPOOL_DIR)"
+        );
+        return Ok(());
+    };
+    let probe = folder.join(format!(".writable-{}", std::process::id()));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, ""))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|source| UpError::SpoolFolder {
+            folder: folder.to_owned(),
+            source,
+        })
 }
 
 /// Waits for the database and brings its schema up to date.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::app::up::UpError;
 use crate::config::Problem;
 use crate::store::timescale::endpoints::EndpointsError;
 use crate::store::timescale::{ConnectError, UrlError};
@@ -18,7 +19,8 @@ pub const NOT_READY: u8 = 75;
 /// The exit code of a command that failed with `error`.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<Problem>() || cause.is::<UrlError>() {
+        let is_spool_folder = matches!(cause.downcast_ref(), Some(UpError::SpoolFolder { .. }));
+        if cause.is::<Problem>() || cause.is::<UrlError>() || is_spool_folder {
             return USAGE;
         }
         if let Some(error) = cause.downcast_ref::<ConnectError>() {

@@ -433,6 +433,16 @@ async fn a_missing_setting_a_bad_one_and_a_taken_port_are_said_in_one_line() {
         "{code} {said}"
     );
 
+    let folder = [
+        ("DATABASE_URL", "postgres://u@127.0.0.1:1/d"),
+        ("WATCHER_SPOOL_DIR", "/proc/nowhere"),
+    ];
+    let (code, said) = run(&["up"], &folder).await;
+    assert!(
+        code == 64 && said.contains("/proc/nowhere") && said.contains("writable"),
+        "{code} {said}"
+    );
+
     let nobody = format!("postgres://u:p@{}/d", free_address());
     let (code, said) = run(
         &["wait-db", "--timeout", "1s"],

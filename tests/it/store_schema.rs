@@ -527,3 +527,15 @@ async fn a_role_that_may_not_create_the_extension_or_the_tables_is_told_what_to_
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn every_reason_of_a_gap_has_a_place_in_the_table() {
+    let database = TestDatabase::migrated().await;
+    let client = database.client().await;
+    for reason in watcher::store::GapReason::ALL {
+        let insert =
+            "insert into gaps (agent, location, partition_index, partition_count, during, reason)
+            values ('a', 'l', 0, 1, '[2026-01-01,2026-01-02)', $1)";
+        client.execute(insert, &[&reason.label()]).await.unwrap();
+    }
+}
