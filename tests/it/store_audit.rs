@@ -174,6 +174,20 @@ async fn a_lost_row_is_missing_and_unexplained_unless_a_gap_of_that_share_and_pl
         audit.missing_by,
         reasons([("buffer_full", 2), ("unexplained", 1)])
     );
+
+    // The row was refused from a moment on that lies before the third.
+    scene
+        .sql(
+            "insert into endpoint_problems (endpoint_id, location, field, message, agent, since) values
+                (2, 'lab', 'regex', 'does not compile', 'a', minute(0)),
+                (1, 'lab', 'regex', 'another endpoint', 'a', minute(0))",
+        )
+        .await;
+    let audit = scene.audit(0, 10).await;
+    assert_eq!(
+        audit.missing_by,
+        reasons([("buffer_full", 2), ("endpoint_problem", 1)])
+    );
 }
 
 #[tokio::test]

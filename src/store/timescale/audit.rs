@@ -45,7 +45,7 @@ pub struct Audit {
     pub off: i64,
     /// Without a row, though somebody answered for it.
     pub missing: i64,
-    /// Why they are missing; `unexplained` when nothing says so.
+    /// Why they are missing; `endpoint_problem` when the row is refused, `unexplained` when nothing says so.
     pub missing_by: BTreeMap<String, i64>,
     /// Rows beyond the first of one endpoint, location and time, on a due tick or not.
     pub duplicates: i64,

@@ -78,7 +78,8 @@ run as materialized (
     from agents where started < $2 and (ended is null or ended > $1)
 ),
 -- The gap that names the tick, the shortest when there are several; else the death of the last one that answered for
--- it, which nobody has recorded yet; else nothing is known.
+-- it, which nobody has recorded yet; else that its row is refused (endpoint_problems) since before; else nothing is
+-- known.
 explained as materialized (
     select m.endpoint_id, m.location, coalesce(named.reason,
         case when not exists (
@@ -86,7 +87,11 @@ explained as materialized (
             where run.location = m.location and run.during @> m."time"
               and ((m.endpoint_id % run.partition_count) + run.partition_count) % run.partition_count
                   = run.partition_index
-        ) then 'agent_died' end, 'unexplained') as reason, count(*) as ticks
+        ) then 'agent_died' end,
+        case when exists (
+            select from endpoint_problems p
+            where p.endpoint_id = m.endpoint_id and p.location = m.location and p.since <= m."time"
+        ) then 'endpoint_problem' end, 'unexplained') as reason, count(*) as ticks
     from missing m
     left join lateral (
         select gap.reason from gap
