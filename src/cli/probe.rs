@@ -1,6 +1,5 @@
 //! `watcher probe`: one probe now, for a person's eyes or as JSON.
 
-mod json;
 mod view;
 
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use crate::domain::{Check, Endpoint, Outcome, Sample, Timestamp};
 use crate::net::policy::PolicyOptions;
 use crate::probe::matcher::{Matcher, MatcherOptions};
 use crate::probe::{Prober, ProberOptions};
+use crate::store::sample_json;
 
 /// Probe one URL now, and draw what it took; exit 0 when up, 1 when down.
 #[derive(clap::Args, Debug)]
@@ -135,7 +135,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .await;
     thread.stop();
     match args.json {
-        true => print(|out| writeln!(out, "{}", json::row(&sample, &args.location)))?,
+        true => print(|out| writeln!(out, "{}", sample_json::row(&sample, &args.location, None)))?,
         false => {
             let screen = view::Screen::of_stdout();
             print(|out| view::draw(out, &endpoint, &sample, screen, now))?;

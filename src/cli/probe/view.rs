@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::json::instant;
 use crate::domain::{Endpoint, Outcome, Reason, Sample, Timestamp};
+use crate::store::sample_json::instant;
 
 /// What may be drawn on.
 #[derive(Clone, Copy, Debug)]
