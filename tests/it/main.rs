@@ -5,6 +5,7 @@
 
 mod architecture;
 mod endpoints_cli;
+mod plan;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
