@@ -117,7 +117,7 @@ class Nginx:
             location = /requests {{ stub_status; }}
             location /64k/ {{ default_type text/plain; root {root}/www; try_files /64k =404; }}"""
         (root / "nginx.conf").write_text(f"""
-worker_processes 1; daemon off; pid {root}/pid; error_log {root}/error.log;
+{"user root; " if os.getuid() == 0 else ""}worker_processes 1; daemon off; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 20000; multi_accept on; }}
 http {{
     access_log off; {temporary}
