@@ -22,8 +22,12 @@ def instructions(binary, path):
     def of(count):
         done = subprocess.run(
             ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(binary), path, str(count)],
-            capture_output=True, text=True, check=True)
-        return int(re.search(r"Collected : (\d+)", done.stderr)[1])
+            capture_output=True, text=True, check=False)
+        # valgrind's own exit code is 0 when what it runs is killed.
+        found = re.search(r"Collected : (\d+)", done.stderr)
+        if done.returncode or not found or "terminating" in done.stderr:
+            sys.exit(f"{binary} {path} {count} failed:\n{done.stderr[-2000:]}")
+        return int(found[1])
 
     count = COUNTS[path]
     return (of(2 * count) - of(count)) / count
