@@ -5,8 +5,8 @@
 
 mod architecture;
 mod endpoints_cli;
-mod pooler;
 mod plan;
+mod pooler;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
