@@ -5,11 +5,13 @@
 
 mod architecture;
 mod endpoints_cli;
+mod probe_denied;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
 mod probe_tls;
 mod process;
+mod process_hostile;
 mod spool;
 mod store_audit;
 mod store_catalog;
