@@ -90,7 +90,13 @@ pub fn plausible(sample: &Sample) {
     }
     let total = sample.duration_us.unwrap_or(u32::MAX);
     let p = &sample.phases;
-    let phases = [p.resolve_us, p.connect_us, p.tls_us, p.processing_us, p.transfer_us];
+    let phases = [
+        p.resolve_us,
+        p.connect_us,
+        p.tls_us,
+        p.processing_us,
+        p.transfer_us,
+    ];
     let sum: u64 = phases.into_iter().flatten().map(u64::from).sum();
     // Rounding: each phase up to a microsecond.
     assert!(sum <= u64::from(total) + 5, "{sample:?}");

@@ -93,7 +93,10 @@ async fn serve(listener: TcpListener, script: Rc<Script>) {
     let at = listener.local_addr().unwrap();
     while let Ok((stream, peer)) = listener.accept().await {
         assert_eq!(peer.ip(), Ipv4Addr::LOCALHOST, "not from here");
-        assert!(at != TRIPWIRE.parse().unwrap(), "a denied address was dialled");
+        assert!(
+            at != TRIPWIRE.parse().unwrap(),
+            "a denied address was dialled"
+        );
         tokio::task::spawn_local(answer(stream, at, Rc::clone(&script)));
     }
 }

@@ -38,7 +38,10 @@ fn start() -> Rig {
     let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     Rig {
-        runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap(),
         clients: TlsClients::new(),
         key: aws_lc_rs::sign::any_supported_type(&key).unwrap(),
         good: made.cert.der().to_vec(),
@@ -68,9 +71,14 @@ fuzz_target!(|data: &[u8]| {
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
             let told = |at: watcher::domain::Timestamp| {
                 // Nothing beyond what a certificate can say: the years 1 to 9999.
-                assert!(at.as_micros().unsigned_abs() < 260_000_000_000_000_000, "{at:?}");
+                assert!(
+                    at.as_micros().unsigned_abs() < 260_000_000_000_000_000,
+                    "{at:?}"
+                );
             };
-            let client = rig.clients.handshake(&settings, HttpVersion::Auto, "a.test", ours, told);
+            let client = rig
+                .clients
+                .handshake(&settings, HttpVersion::Auto, "a.test", ours, told);
             let (_, answer) = tokio::join!(acceptor.accept(theirs), async {
                 // Dropped when it is done, so that the server's side ends too.
                 client.await.map(drop)

@@ -15,14 +15,21 @@ fuzz_target!(|input: BatchInput| {
     let mut bytes = &encoded.bytes[..];
     assert_eq!(&bytes[..11], b"PGCOPY\n\xff\r\n\0");
     bytes.advance(11);
-    assert_eq!((bytes.get_i32(), bytes.get_i32()), (0, 0), "flags and extension");
+    assert_eq!(
+        (bytes.get_i32(), bytes.get_i32()),
+        (0, 0),
+        "flags and extension"
+    );
     for (row, sample) in batch.samples.iter().enumerate() {
         assert_eq!(encoded.offsets[row], encoded.bytes.len() - bytes.len());
         assert_eq!(bytes.get_i16(), 25, "fields");
         let fields: Vec<Option<&[u8]>> = (0..25).map(|_| field(&mut bytes)).collect();
         same(&fields, sample, &batch.agent.location, &batch.agent.name);
     }
-    assert_eq!(encoded.offsets[batch.samples.len()], encoded.bytes.len() - 2);
+    assert_eq!(
+        encoded.offsets[batch.samples.len()],
+        encoded.bytes.len() - 2
+    );
     assert_eq!(bytes.get_i16(), -1);
     assert!(bytes.is_empty());
 });
@@ -51,9 +58,17 @@ fn same(fields: &[Option<&[u8]>], sample: &Sample, location: &str, agent: &str) 
     assert_eq!(text(3), Some(sample.outcome().label()));
     assert_eq!(text(4), sample.reason.map(Reason::label));
     let numbers = [
-        sample.lag_us, p.resolve_us, p.connect_us, p.tls_us, p.processing_us, p.transfer_us,
-        sample.duration_us, sample.error_us, Some(sample.bytes_sent),
-        Some(sample.bytes_received), Some(sample.cpu_us),
+        sample.lag_us,
+        p.resolve_us,
+        p.connect_us,
+        p.tls_us,
+        p.processing_us,
+        p.transfer_us,
+        sample.duration_us,
+        sample.error_us,
+        Some(sample.bytes_sent),
+        Some(sample.bytes_received),
+        Some(sample.cpu_us),
     ];
     for (n, number) in numbers.into_iter().enumerate() {
         assert_eq!(int4(5 + n), narrow4(number), "field {}", 5 + n);

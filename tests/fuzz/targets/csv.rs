@@ -8,7 +8,10 @@ use watcher::config::export::CsvWriter;
 fuzz_target!(|text: &[u8]| {
     let loaded = from_csv("f.csv", text);
     for problem in loaded.problems.iter().chain(&loaded.warnings) {
-        assert!(problem.place.starts_with("f.csv") && !problem.message.is_empty(), "{problem:?}");
+        assert!(
+            problem.place.starts_with("f.csv") && !problem.message.is_empty(),
+            "{problem:?}"
+        );
     }
     let definitions: Vec<_> = loaded.endpoints.into_iter().map(|l| l.definition).collect();
     let mut out = Vec::new();

@@ -16,8 +16,16 @@ fuzz_target!(|text: &str| {
 fn told(url: &str) {
     match Database::from_url(&Secret::new(url)) {
         Ok(database) => {
-            let shown = format!("{} {} {}", database.name(), database.user(), database.host());
-            assert!(!shown.contains(CANARY) || !url.contains("user:canary"), "{url:?}: {shown}");
+            let shown = format!(
+                "{} {} {}",
+                database.name(),
+                database.user(),
+                database.host()
+            );
+            assert!(
+                !shown.contains(CANARY) || !url.contains("user:canary"),
+                "{url:?}: {shown}"
+            );
         }
         Err(error) => {
             let mut shown = format!("{error} {error:?}");

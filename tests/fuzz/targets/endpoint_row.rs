@@ -54,9 +54,15 @@ fuzz_target!(|input: Input| {
         Err(problems) => {
             assert!(!problems.is_empty());
             for problem in problems {
-                assert!(!problem.field.is_empty() && !problem.message.is_empty(), "{problem:?}");
+                assert!(
+                    !problem.field.is_empty() && !problem.message.is_empty(),
+                    "{problem:?}"
+                );
                 assert!(problem.field.len() <= 512, "{}", problem.field.len());
-                assert!(!problem.to_string().contains('\0'), "PostgreSQL takes none: {problem:?}");
+                assert!(
+                    !problem.to_string().contains('\0'),
+                    "PostgreSQL takes none: {problem:?}"
+                );
                 assert!(!problem.message.contains(CANARY), "{problem:?}");
             }
         }

@@ -26,7 +26,10 @@ fn start() -> Rig {
     );
     let row = row(&format!("http://{}/first?a=1", ORIGINS[0]), Some(&settings));
     let endpoint = endpoint(&row, &mut CheckCache::new(), &Canaries).unwrap();
-    Rig { site: Site::start(), endpoint }
+    Rig {
+        site: Site::start(),
+        endpoint,
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -34,7 +37,8 @@ fuzz_target!(|data: &[u8]| {
     // 307 and 308 carry the body along; it is no credential (the fetch standard sends it to other origins too).
     let status = [301, 302, 303, 301][usize::from(status % 4)];
     let answers = lines.split(|&byte| byte == b'\n').take(8).map(|location| {
-        let mut answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nlocation: ").into_bytes();
+        let mut answer =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nlocation: ").into_bytes();
         answer.extend(location.iter().filter(|&&byte| byte != b'\r'));
         answer.extend(b"\r\n\r\n");
         answer
@@ -48,8 +52,15 @@ fuzz_target!(|data: &[u8]| {
         let mut is_first_origin = true;
         for request in &asked {
             is_first_origin &= request.at == ORIGINS[0].parse().unwrap();
-            let shown = request.head.windows(CANARY.len()).any(|w| w == CANARY.as_bytes());
-            assert!(is_first_origin || !shown, "{}", String::from_utf8_lossy(&request.head));
+            let shown = request
+                .head
+                .windows(CANARY.len())
+                .any(|w| w == CANARY.as_bytes());
+            assert!(
+                is_first_origin || !shown,
+                "{}",
+                String::from_utf8_lossy(&request.head)
+            );
         }
     });
 });

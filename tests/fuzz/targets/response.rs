@@ -29,9 +29,15 @@ fn start() -> Rig {
         endpoint(r#"{"redirects": 2, "method": "HEAD"}"#, None),
         endpoint(r#"{"redirects": 2, "http_version": "2"}"#, None),
         endpoint(r#"{"redirects": 2, "http_version": "2"}"#, Some("^a+$")),
-        endpoint(r#"{"redirects": 2, "expected_status": ["100-599"]}"#, Some("")),
+        endpoint(
+            r#"{"redirects": 2, "expected_status": ["100-599"]}"#,
+            Some(""),
+        ),
     ];
-    Rig { site: Site::start(), endpoints }
+    Rig {
+        site: Site::start(),
+        endpoints,
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -41,7 +47,14 @@ fuzz_target!(|data: &[u8]| {
         let (sample, asked) = rig.site.probe(endpoint, vec![bytes.to_vec()]);
         plausible(&sample);
         assert!(asked.len() <= 3, "{} requests", asked.len());
-        assert!(sample.bytes_received as usize <= bytes.len() * 3, "{sample:?}");
-        assert!(sample.status_code.is_none_or(|status| (100..=999).contains(&status)));
+        assert!(
+            sample.bytes_received as usize <= bytes.len() * 3,
+            "{sample:?}"
+        );
+        assert!(
+            sample
+                .status_code
+                .is_none_or(|status| (100..=999).contains(&status))
+        );
     });
 });

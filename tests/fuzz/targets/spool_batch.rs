@@ -11,8 +11,15 @@ use watcher_fuzz::BatchInput;
 enum Input {
     Raw(Vec<u8>),
     /// Put behind a head whose checksums are right.
-    Sealed { head: Vec<u8>, body: Vec<u8>, version: u8 },
-    Batch { batch: BatchInput, damage: Damage },
+    Sealed {
+        head: Vec<u8>,
+        body: Vec<u8>,
+        version: u8,
+    },
+    Batch {
+        batch: BatchInput,
+        damage: Damage,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -21,27 +28,45 @@ enum Damage {
     /// So many bytes are missing at the end.
     Torn(u16),
     /// Up to four bytes in a row are others: CRC-32 promises to see that.
-    Burst { at: u16, mask: [u8; 4] },
+    Burst {
+        at: u16,
+        mask: [u8; 4],
+    },
     /// A page of zeros, as a power cut leaves it.
-    Zeroed { at: u16 },
+    Zeroed {
+        at: u16,
+    },
 }
 
 fuzz_target!(|input: Input| {
     match input {
         Input::Raw(bytes) => stable(&bytes),
-        Input::Sealed { head, body, version } => stable(&sealed(&head, &body, version)),
+        Input::Sealed {
+            head,
+            body,
+            version,
+        } => stable(&sealed(&head, &body, version)),
         Input::Batch { batch, damage } => {
             let batch = batch.batch();
             let whole = encode(&batch);
             let damaged = damage.done_to(&whole);
             match decode(&damaged) {
                 Ok(decoded) => {
-                    assert!(damaged == whole, "a damaged batch was delivered: {damage:?}");
-                    assert_eq!((decoded.agent, decoded.samples), (batch.agent, batch.samples));
+                    assert!(
+                        damaged == whole,
+                        "a damaged batch was delivered: {damage:?}"
+                    );
+                    assert_eq!(
+                        (decoded.agent, decoded.samples),
+                        (batch.agent, batch.samples)
+                    );
                 }
                 Err(error) => {
                     assert!(damaged != whole, "{error}");
-                    assert!(!error.is_of_a_later_release() || damaged[3] != whole[3], "{error}");
+                    assert!(
+                        !error.is_of_a_later_release() || damaged[3] != whole[3],
+                        "{error}"
+                    );
                 }
             }
         }
@@ -64,7 +89,11 @@ fn sealed(head: &[u8], body: &[u8], version: u8) -> Vec<u8> {
         length.copy_from_slice(&(body.len() as u64).to_le_bytes());
     }
     let mut bytes = b"wsb".to_vec();
-    bytes.push(if version.is_multiple_of(8) { version } else { 1 });
+    bytes.push(if version.is_multiple_of(8) {
+        version
+    } else {
+        1
+    });
     bytes.extend((head.len() as u32).to_le_bytes());
     let body_crc = crc32fast::hash(body).to_le_bytes();
     let mut crc = crc32fast::Hasher::new();
@@ -83,7 +112,9 @@ impl Damage {
         let mut bytes = whole.to_vec();
         match self {
             Self::None => {}
-            Self::Torn(missing) => bytes.truncate(whole.len() - usize::from(*missing) % whole.len()),
+            Self::Torn(missing) => {
+                bytes.truncate(whole.len() - usize::from(*missing) % whole.len())
+            }
             Self::Burst { at, mask } => {
                 let at = usize::from(*at) % whole.len();
                 for (byte, mask) in bytes[at..].iter_mut().zip(mask) {

@@ -18,7 +18,10 @@ thread_local! {
 fuzz_target!(|data: &[u8]| {
     let [flags, rest @ ..] = data else { return };
     let policy = |deny_private| {
-        AddressPolicy::new(PolicyOptions { deny_private, ..PolicyOptions::default() })
+        AddressPolicy::new(PolicyOptions {
+            deny_private,
+            ..PolicyOptions::default()
+        })
     };
     let deny_private = flags & 1 == 1;
     let policy = policy(deny_private);
@@ -28,14 +31,21 @@ fuzz_target!(|data: &[u8]| {
         judged(&policy, IpAddr::V6(Ipv6Addr::from(octets)), deny_private);
         return;
     }
-    let Ok(text) = std::str::from_utf8(rest) else { return };
+    let Ok(text) = std::str::from_utf8(rest) else {
+        return;
+    };
     // The host as written, not as our parser gives it.
     let raw = raw_host(text).and_then(number_address);
     let parsed = CACHE.with_borrow_mut(|cache| endpoint(&row(text, None), cache, &Canaries));
     let Ok(endpoint) = parsed else { return };
     let target = &endpoint.target;
     assert!(target.port != 0 && target.host.is_ascii() && !target.host.is_empty());
-    assert!(!target.host.contains(['@', '/', '\\', '?', '#', ' ', '%', '\0']), "{target}");
+    assert!(
+        !target
+            .host
+            .contains(['@', '/', '\\', '?', '#', ' ', '%', '\0']),
+        "{target}"
+    );
     assert!(target.path_and_query.as_str().is_ascii());
     // What is probed parses to itself.
     let again = target.to_string();
@@ -69,7 +79,10 @@ fn judged(policy: &AddressPolicy, address: IpAddr, deny_private: bool) {
         IpAddr::V6(v6) => {
             let bits = u128::from(v6);
             assert_ne!(bits >> 118, 0xfe80 >> 6, "{address}");
-            assert!(v6 != "fd00:ec2::254".parse::<Ipv6Addr>().unwrap(), "{address}");
+            assert!(
+                v6 != "fd00:ec2::254".parse::<Ipv6Addr>().unwrap(),
+                "{address}"
+            );
             if deny_private {
                 assert!(bits > 1 && bits >> 121 != 0xfc >> 1, "{address}");
             }
@@ -80,7 +93,10 @@ fn judged(policy: &AddressPolicy, address: IpAddr, deny_private: bool) {
                 assert!(!denied_v4(last, deny_private), "{address}");
             }
             if bits >> 112 == 0x2002 {
-                assert!(!denied_v4(Ipv4Addr::from((bits >> 80) as u32), deny_private), "{address}");
+                assert!(
+                    !denied_v4(Ipv4Addr::from((bits >> 80) as u32), deny_private),
+                    "{address}"
+                );
             }
         }
     }
@@ -109,13 +125,20 @@ fn number_address(host: &str) -> Option<Ipv4Addr> {
     if parts.len() > 4 {
         return None;
     }
-    let numbers = parts.iter().map(|part| number(part)).collect::<Option<Vec<u64>>>()?;
+    let numbers = parts
+        .iter()
+        .map(|part| number(part))
+        .collect::<Option<Vec<u64>>>()?;
     let (last, first) = numbers.split_last()?;
     let room = 32 - 8 * first.len() as u32;
     if first.iter().any(|&n| n > 255) || *last >= 1_u64 << room {
         return None;
     }
-    let high = first.iter().enumerate().map(|(i, n)| n << (24 - 8 * i)).sum::<u64>();
+    let high = first
+        .iter()
+        .enumerate()
+        .map(|(i, n)| n << (24 - 8 * i))
+        .sum::<u64>();
     u32::try_from(high + last).ok().map(Ipv4Addr::from)
 }
 

@@ -10,7 +10,10 @@ fuzz_target!(|text: &str| {
     let none = |_: &str| None;
     let loaded = from_yaml("f.yaml", text, &none);
     for problem in loaded.problems.iter().chain(&loaded.warnings) {
-        assert!(problem.place.starts_with("f.yaml") && !problem.message.is_empty(), "{problem:?}");
+        assert!(
+            problem.place.starts_with("f.yaml") && !problem.message.is_empty(),
+            "{problem:?}"
+        );
     }
     let definitions: Vec<_> = loaded.endpoints.into_iter().map(|l| l.definition).collect();
     let mut out = Vec::new();
