@@ -5,8 +5,8 @@
 
 mod architecture;
 mod endpoints_cli;
-mod probe_denied;
 mod plan;
+mod probe_denied;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
