@@ -2,8 +2,10 @@
 //! the database; the match thread belongs to the prober. Shutdown is an order: schedule, probes, buffer, keepers,
 //! gaps, session.
 
-mod farewell;
+mod diary;
 mod keeper_thread;
+mod session;
+pub(in crate::app) mod snapshot;
 mod spools;
 
 use std::rc::Rc;

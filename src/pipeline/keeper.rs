@@ -136,6 +136,8 @@ impl<S: SampleStore> Keeper<S> {
             if samples.is_empty() {
                 continue;
             }
+            // Until it is stored or spooled.
+            let _unsaved = self.buffer.in_hand(&samples);
             let batch = Batch {
                 agent: self.options.agent.clone(),
                 samples,
@@ -410,6 +412,7 @@ impl<S: SampleStore> Keeper<S> {
         let to = from.plus(Duration::from_millis(1));
         // The ledger outlives the keepers.
         let _ = self.gaps.send(Gap {
+            endpoint: Some(sample.endpoint),
             from,
             to,
             reason: GapReason::Refused,

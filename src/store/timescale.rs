@@ -13,6 +13,7 @@ pub mod endpoints;
 mod listen;
 mod migrate;
 mod problems;
+mod removals;
 mod retention;
 mod sessions;
 mod sqlstate;

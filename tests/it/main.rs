@@ -10,6 +10,7 @@ mod probe_http;
 mod probe_match;
 mod probe_tls;
 mod process;
+mod process_outage;
 mod spool;
 mod store_audit;
 mod store_catalog;

@@ -9,39 +9,39 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::farewell::{self, Farewell};
+use super::session::{Diaries, Running};
+use super::snapshot::{Place, Recorder, Snapshot, SnapshotAge};
 use super::spools::Spools;
 use super::{AgentError, DRAIN_GRACE, system};
 use crate::api;
 use crate::app::control::{self, AgentState, SUPERVISED};
 use crate::app::machine;
 use crate::app::source::{Ledger, TableSource};
-use crate::app::up::DEATH_HORIZON;
-use crate::config::args::AgentArgs;
+use crate::config::args::{AgentArgs, AgentSettings};
 use crate::config::resolve::{self, CheckCache};
 use crate::config::secret::ProcessSecrets;
-use crate::domain::{AgentIdentity, Backoff, Timestamp};
+use crate::domain::{AgentIdentity, Timestamp};
 use crate::pipeline::buffer::SampleBuffer;
-use crate::pipeline::catalog::Catalog;
+use crate::pipeline::catalog::{
+    Catalog, CatalogMemory, Forgetful, RemovalOptions, Resolve, WorkerGone,
+};
 use crate::pipeline::clock::wall_now;
-use crate::pipeline::keeper::{Keeper, KeeperOptions, chain, random};
+use crate::pipeline::keeper::{Keeper, KeeperOptions, chain};
 use crate::pipeline::ledger::{self, Unwritten};
 use crate::pipeline::totals::Totals;
 use crate::pipeline::{Command, Gap};
 use crate::store::Session;
-use crate::store::timescale::{SampleWriter, SessionId, Timescale, Usage};
+use crate::store::timescale::{SampleWriter, Timescale, Usage};
 use crate::telemetry::{self, prometheus::Exporter};
 
-/// `agents.last_seen` is this fresh; a successor that finds a session without an end counts from there.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Telling the database that the session ends may take so long, of the ten seconds that Docker gives.
-const END_WITHIN: Duration = Duration::from_millis(1_500);
-/// Likewise for gaps that are not written yet.
+/// Gaps that are not written yet have so long, of the ten seconds that Docker gives.
 const GAPS_WITHIN: Duration = Duration::from_secs(1);
-/// Clocks further apart than this are said to be.
-const CLOCKS_APART_S: f64 = 0.5;
-/// The session answers from so long after its row is sent: by then it is written, and the schedule runs.
-const BEGIN_AFTER: Duration = Duration::from_millis(200);
+/// Where there is a snapshot, the database is given so long to say what has changed since.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Fewer endpoints than this are no large part.
+const MASS_REMOVAL_MIN: usize = 10;
+/// The supervisor hears so often what a death would take.
+const SAY_UNSAVED: Duration = Duration::from_secs(1);
 
 /// All that the thread needs.
 pub(super) struct KeeperThread {
@@ -92,9 +92,9 @@ impl KeeperThread {
         } = self;
         let (state_sender, state) = watch::channel(AgentState::default());
         let mut company = JoinSet::new();
-        company.spawn_local(upkeep(exporter.clone()));
         if std::env::var_os(SUPERVISED).is_some() {
-            let (render, stop) = (move || exporter.render(), stop.clone());
+            let (exporter, stop) = (exporter.clone(), stop.clone());
+            let render = move || exporter.render();
             company.spawn_local(async move {
                 if let Err(error) = control::answer(render, state, stop).await {
                     tracing::warn!(%error, "the line to the supervisor failed");
@@ -102,7 +102,10 @@ impl KeeperThread {
             });
         } else {
             let listener = api::listen(args.listen).await?;
-            let health = Arc::new(AgentHealth { exporter, state });
+            let health = Arc::new(AgentHealth {
+                exporter: exporter.clone(),
+                state,
+            });
             let stop = stop.clone();
             company.spawn_local(async move {
                 if let Err(error) = api::serve(listener, health, stop).await {
@@ -119,22 +122,41 @@ impl KeeperThread {
             agent.clone(),
             args.agent.catalog_poll,
         );
-        let mut catalog = Catalog::default();
-        let session = tokio::select! {
-            session = async {
-                let loaded = catalog.load(&mut source, &mut resolve, &commands).await.ok()?;
-                let session = begin(&database, &agent, &args).await;
-                tracing::info!(partition = %args.partition, endpoints = loaded, "probing");
-                commands.send(Command::Begin(session.1.started)).await.ok()?;
-                Some(session)
-            } => session,
+        let place = Place::of(&args, &database);
+        let found = find_snapshot(&args.agent, &place);
+        let (memory, age) = remember(&args.agent, place, found.as_ref());
+        company.spawn_local(upkeep(exporter, age));
+        let removals = RemovalOptions {
+            grace: args.agent.mass_removal_grace,
+            part: f64::from(args.agent.mass_removal_percent) / 100.0,
+            at_least: MASS_REMOVAL_MIN,
+        };
+        let mut catalog = Catalog::new(removals, memory);
+        let begun = tokio::select! {
+            begun = async {
+                let loaded = load(&mut catalog, &mut source, &mut resolve, &commands, found).await?;
+                let of = |started| Session {
+                    agent: agent.clone(),
+                    arm: args.agent.arm.as_str().into(),
+                    partition: args.partition,
+                    started,
+                };
+                let diaries = args.agent.folder().map(|folder| Diaries::open(folder, args.partition));
+                let running = Running::begin(&database, of, diaries, buffer.clone(), !loaded).await;
+                let started = running.session().started;
+                tracing::info!(partition = %args.partition, endpoints = catalog.probed(), "probing");
+                commands.send(Command::Begin(started)).await.map_err(|_| WorkerGone)?;
+                catalog.begun(started);
+                Ok::<_, WorkerGone>(running)
+            } => begun.ok(),
             () = stop.cancelled() => None,
         };
-        let Some((session_id, session)) = session else {
+        let Some(running) = begun else {
             buffer.close();
             return Ok(true);
         };
-        state_sender.send_replace(AgentState { ready: true });
+        let session = running.session().clone();
+        state_sender.send_modify(|state| state.ready = true);
 
         let options = Rc::new(KeeperOptions {
             agent,
@@ -165,7 +187,9 @@ impl KeeperThread {
             gaps,
             unwritten.clone(),
         ));
-        company.spawn_local(heartbeat(database.clone(), session_id));
+        let mut keeping = JoinSet::new();
+        keeping.spawn_local(running.clone().keep());
+        company.spawn_local(say_unsaved(state_sender, buffer.clone()));
         company.spawn_local(report_usage(database.clone(), session.clone(), totals));
 
         tokio::select! {
@@ -174,7 +198,6 @@ impl KeeperThread {
         }
         drop(commands);
         let unsaved = sum(&mut keepers).await;
-        let spool_folder = args.agent.spool_dir.filter(|_| spools.is_some());
         if let Some(spools) = spools {
             spools.close();
         }
@@ -185,20 +208,8 @@ impl KeeperThread {
         let gaps = unwritten.take();
         // A session that lost samples is not ended in order: its successor has to look at it.
         let stopped_at = stopped_at.filter(|_| unsaved == 0);
-        let mut told = gaps.is_empty();
-        if let Some(at) = stopped_at {
-            told &= end(&database, session_id, at).await;
-        }
-        if !told {
-            let farewell = Farewell::new(session_id, &session, stopped_at, &gaps);
-            told = farewell::keep(spool_folder.as_deref(), &session, &farewell);
-        }
-        if !told {
-            tracing::error!(
-                gaps = gaps.len(),
-                "the end of the session is not recorded; the audit will count ticks after it as missing"
-            );
-        }
+        keeping.shutdown().await;
+        running.end(stopped_at, &gaps).await;
         company.shutdown().await;
         Ok(unsaved == 0)
     }
@@ -216,80 +227,81 @@ async fn sum(tasks: &mut JoinSet<u64>) -> u64 {
     unsaved
 }
 
-/// Writes the session's row, however long the database is away. The instant from which it answers is drawn anew for
-/// each try.
-async fn begin(
-    store: &Timescale,
-    agent: &Arc<AgentIdentity>,
-    args: &AgentArgs,
-) -> (SessionId, Session) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let farewell = args
-        .agent
-        .spool_dir
-        .as_deref()
-        .map(|folder| Farewell::path(folder, args.partition));
-    loop {
-        let started = wall_now().plus(BEGIN_AFTER);
-        let session = Session {
-            agent: agent.clone(),
-            arm: args.agent.arm.as_str().into(),
-            partition: args.partition,
-            started,
-        };
-        let told = async {
-            if let Some(path) = &farewell {
-                farewell::tell_left(path, store).await?;
-            }
-            store.start_session(&session, DEATH_HORIZON).await
-        };
-        match told.await {
-            Ok(id) => return (id, session),
-            Err(error) => {
-                tracing::warn!(cause = chain(&error), "the session cannot be recorded yet")
-            }
+/// The snapshot of an earlier run, where there is one that can be used.
+fn find_snapshot(settings: &AgentSettings, place: &Place) -> Option<Snapshot> {
+    let folder = settings.snapshot_folder()?;
+    let age_max = settings.catalog_snapshot_max_age;
+    match Snapshot::open(folder, place, age_max, wall_now()) {
+        Ok(found) => found,
+        Err(refusal) => {
+            tracing::warn!(
+                path = %place.path(folder).display(),
+                cause = chain(&refusal),
+                "the snapshot of the endpoints is not used"
+            );
+            None
         }
-        sleep(backoff.next(random())).await;
     }
 }
 
-/// Ends the session; whether that is recorded.
-async fn end(store: &Timescale, id: SessionId, at: Timestamp) -> bool {
-    let tries = async {
-        while let Err(error) = store.end_session(id, at).await {
-            tracing::debug!(
+/// What the catalog remembers by, and how old that is.
+fn remember(
+    settings: &AgentSettings,
+    place: Place,
+    found: Option<&Snapshot>,
+) -> (Box<dyn CatalogMemory>, Option<SnapshotAge>) {
+    let started = settings
+        .snapshot_folder()
+        .map(|folder| Recorder::start(folder, place, found.map(|found| found.recalled)));
+    match started {
+        Some(Ok((recorder, age))) => (Box::new(recorder), Some(age)),
+        Some(Err(error)) => {
+            tracing::warn!(
                 cause = chain(&error),
-                "the end of the session cannot be recorded yet"
+                "no snapshot of the endpoints is written"
             );
-            sleep(Duration::from_millis(200)).await;
+            (Box::new(Forgetful), None)
         }
-    };
-    timeout(END_WITHIN, tries).await.is_ok()
+        None => (Box::new(Forgetful), None),
+    }
 }
 
-async fn heartbeat(store: Timescale, id: SessionId) {
-    let mut warned = false;
+/// Tells the worker of the endpoints: those of the snapshot, and what the table says where it can be read at once; of the
+/// table alone where there is no snapshot, however long that takes. Whether the table was read.
+async fn load(
+    catalog: &mut Catalog,
+    source: &mut TableSource,
+    resolve: Resolve<'_>,
+    commands: &mpsc::Sender<Command>,
+    found: Option<Snapshot>,
+) -> Result<bool, WorkerGone> {
+    let rows = found.as_ref().map(|found| (found, found.rows()));
+    let Some((found, Ok(rows))) = rows else {
+        return catalog.load(source, resolve, commands, None).await;
+    };
+    catalog
+        .recall(rows, found.recalled, resolve, commands)
+        .await?;
+    let loaded = catalog
+        .load(source, resolve, commands, Some(PATIENCE))
+        .await?;
+    if !loaded {
+        let age = wall_now().since(found.recalled.as_of);
+        tracing::warn!(
+            endpoints = found.len(),
+            age_s = age.as_secs(),
+            "the database is away; probing from the snapshot of the endpoints"
+        );
+    }
+    Ok(loaded)
+}
+
+/// Tells the supervisor what a death would take.
+async fn say_unsaved(state: watch::Sender<AgentState>, buffer: SampleBuffer) {
     loop {
-        sleep(HEARTBEAT).await;
-        let beat = async {
-            store.heartbeat(id, wall_now()).await?;
-            store.clock_offset().await
-        };
-        match beat.await {
-            Ok(offset) => {
-                telemetry::clock_offset(-offset.seconds);
-                let off = offset.seconds.abs() > CLOCKS_APART_S + offset.error.as_secs_f64();
-                if off && !warned {
-                    tracing::warn!(
-                        database_ahead_s = offset.seconds,
-                        "this machine's clock and the database's differ; rows carry this machine's time"
-                    );
-                }
-                warned = off;
-            }
-            // The keepers say that the database is away.
-            Err(error) => tracing::debug!(cause = chain(&error), "heartbeat"),
-        }
+        sleep(SAY_UNSAVED).await;
+        let unsaved_since_us = buffer.unsaved_since().map(Timestamp::as_micros);
+        state.send_modify(|state| state.unsaved_since_us = unsaved_since_us);
     }
 }
 
@@ -321,9 +333,12 @@ async fn report_usage(store: Timescale, session: Session, totals: Totals) {
     }
 }
 
-async fn upkeep(exporter: Exporter) {
+async fn upkeep(exporter: Exporter, age: Option<SnapshotAge>) {
     loop {
         exporter.upkeep();
+        if let Some(age) = &age {
+            age.report();
+        }
         telemetry::process_usage(machine::cpu_time(), machine::resident_bytes());
         sleep(Duration::from_secs(5)).await;
     }
