@@ -198,9 +198,6 @@ impl KeeperThread {
         }
         drop(commands);
         let unsaved = sum(&mut keepers).await;
-        if let Some(spools) = spools {
-            spools.close();
-        }
         // Gaps come in until the worker and the last keeper are gone.
         let stopped_at = stopped.await.ok();
         let _ = timeout(GAPS_WITHIN, ledger.join_next()).await;
@@ -210,6 +207,10 @@ impl KeeperThread {
         let stopped_at = stopped_at.filter(|_| unsaved == 0);
         keeping.shutdown().await;
         running.end(stopped_at, &gaps).await;
+        // Last: its lock guards the diary, too.
+        if let Some(spools) = spools {
+            spools.close();
+        }
         company.shutdown().await;
         Ok(unsaved == 0)
     }
