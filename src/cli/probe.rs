@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use serde_json::{Map, Value as Json};
 use tokio::task::LocalSet;
 
@@ -95,6 +96,25 @@ pub struct Args {
     /// Name of where this is probed from, in --json.
     #[arg(long, env = "WATCHER_LOCATION", default_value = "default")]
     location: String,
+    /// Refuse to probe private and loopback addresses.
+    #[arg(long, env = "WATCHER_DENY_PRIVATE")]
+    deny_private: bool,
+    /// Networks that may be probed although they are link-local or metadata addresses (repeated or comma-separated).
+    #[arg(
+        long,
+        env = "WATCHER_ALLOW_ADDRESSES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    allow_addresses: Vec<IpNet>,
+    /// Further networks that must not be probed (repeated or comma-separated).
+    #[arg(
+        long,
+        env = "WATCHER_DENY_ADDRESSES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    deny_addresses: Vec<IpNet>,
     /// Print one JSON object with the columns of `metrics`.
     #[arg(long, env = "WATCHER_PROBE_JSON")]
     json: bool,
@@ -125,7 +145,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (matcher, thread) =
         Matcher::start(MatcherOptions::default()).context("start the match thread")?;
     let prober = Prober::new(ProberOptions {
-        policy: PolicyOptions::default(),
+        policy: PolicyOptions {
+            allow: args.allow_addresses,
+            deny: args.deny_addresses,
+            deny_private: args.deny_private,
+        },
         name_servers: None,
         matcher,
     });
