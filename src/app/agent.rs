@@ -72,7 +72,8 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> AgentError {
 pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let settings = &args.agent;
     let database_url = env::database_url().map_err(AgentError::Config)?;
-    let database = Timescale::open(&database_url).map_err(AgentError::Database)?;
+    let database = Timescale::open_rereading(&database_url, env::database_url_again)
+        .map_err(AgentError::Database)?;
     let exporter = Exporter::install()
         .map_err(|error| system("start the metrics exporter")(std::io::Error::other(error)))?;
     telemetry::register();
@@ -89,6 +90,15 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let (gaps_sender, gaps) = mpsc::unbounded_channel();
     let (stopped_sender, stopped) = oneshot::channel();
     let stop = CancellationToken::new();
+
+    // Before anything else runs: a signal that comes now is heard.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the probe runtime"))?;
+    let signals = runtime
+        .block_on(async { StopSignals::new() })
+        .map_err(system("take over the stop signals"))?;
 
     let (matcher, match_thread) = Matcher::start(MatcherOptions {
         budget: settings.regex_budget,
@@ -114,10 +124,6 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         .spawn(move || keeper_thread.run())
         .map_err(system("start the keeper thread"))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("start the probe runtime"))?;
     let options = WorkerOptions {
         partition: args.partition,
         in_flight_max: machine::in_flight_max(settings.in_flight_max, descriptors),
@@ -135,7 +141,6 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
             name_servers: None,
             matcher,
         }));
-        let signals = StopSignals::new().map_err(system("take over the stop signals"))?;
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));
         let worker = Worker::new(
             options,

@@ -5,15 +5,21 @@
 
 mod architecture;
 mod endpoints_cli;
+mod plan;
+mod pooler;
+mod probe_denied;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
 mod probe_tls;
 mod process;
+mod process_hostile;
 mod process_outage;
+mod rotation;
 mod spool;
 mod store_audit;
 mod store_catalog;
+mod store_refused;
 mod store_roles;
 mod store_schema;
 mod store_write;

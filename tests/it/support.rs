@@ -1,7 +1,9 @@
 //! What tests share.
 
 pub(crate) mod database;
+pub(crate) mod login;
 pub(crate) mod name_server;
+pub(crate) mod pgbouncer;
 pub(crate) mod prober;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -31,7 +31,7 @@ use crate::pipeline::ledger::{self, Unwritten};
 use crate::pipeline::totals::Totals;
 use crate::pipeline::{Command, Gap};
 use crate::store::Session;
-use crate::store::timescale::{SampleWriter, Timescale, Usage};
+use crate::store::timescale::{RefusedFile, SampleWriter, Timescale, Usage};
 use crate::telemetry::{self, prometheus::Exporter};
 
 /// Gaps that are not written yet have so long, of the ten seconds that Docker gives.
@@ -166,7 +166,11 @@ impl KeeperThread {
         });
         let mut keepers = JoinSet::new();
         for _ in 0..args.agent.keepers {
-            let writer = SampleWriter::new(database.database().clone());
+            let mut writer = SampleWriter::new(database.database().clone());
+            if let Some(folder) = args.agent.spool_dir.as_deref().filter(|_| spools.is_some()) {
+                let name = format!("refused-{}.jsonl", args.partition.index());
+                writer = writer.keeping_refused_in(RefusedFile::at(folder.join(name)));
+            }
             let keeper = Keeper::new(
                 options.clone(),
                 buffer.clone(),
@@ -182,13 +186,10 @@ impl KeeperThread {
         drop(gaps_sender);
         let unwritten = Unwritten::default();
         let mut ledger = JoinSet::new();
-        ledger.spawn_local(ledger::run(
-            Ledger::new(&database, session.clone()),
-            gaps,
-            unwritten.clone(),
-        ));
+        let told = Ledger::new(&database, session.clone());
+        ledger.spawn_local(ledger::run(told.clone(), gaps, unwritten.clone()));
         let mut keeping = JoinSet::new();
-        keeping.spawn_local(running.clone().keep());
+        keeping.spawn_local(running.clone().keep(told));
         company.spawn_local(say_unsaved(state_sender, buffer.clone()));
         company.spawn_local(report_usage(database.clone(), session.clone(), totals));
 

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
 use super::diary::{Diary, Entry};
+use crate::app::source::Ledger;
 use crate::app::up::DEATH_HORIZON;
 use crate::domain::{Backoff, Partition, Timestamp};
 use crate::pipeline::Gap;
@@ -16,7 +17,7 @@ use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::clock::wall_now;
 use crate::pipeline::keeper::{chain, random};
 use crate::store::Session;
-use crate::store::timescale::{self, SessionId, Timescale};
+use crate::store::timescale::{self, ServerId, SessionId, Timescale};
 use crate::telemetry;
 
 /// `agents.last_seen` is this fresh; a successor that finds a session without an end counts from there.
@@ -50,6 +51,16 @@ impl Diaries {
         }
         self.own.tell(Some(own), store).await
     }
+}
+
+/// What the database is told of this process every few seconds, and again when a failover may have lost it.
+struct Presence {
+    told: Ledger,
+    server: Option<ServerId>,
+    /// What was told is to be told again.
+    again: bool,
+    /// That the clocks differ was said.
+    warned: bool,
 }
 
 /// The session of this process.
@@ -133,7 +144,7 @@ impl Running {
     }
 
     /// Writes the session's row, however long the database is away; from then on says that it lives.
-    pub(super) async fn keep(self) {
+    pub(super) async fn keep(self, told: Ledger) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         while self.id().is_none() {
             match self.register().await {
@@ -151,36 +162,65 @@ impl Running {
             self.enter().await;
             sleep(backoff.next(random())).await;
         }
-        let mut warned = false;
+        let mut presence = Presence {
+            told,
+            server: None,
+            again: false,
+            warned: false,
+        };
         loop {
             sleep(HEARTBEAT).await;
-            self.beat(&mut warned).await;
+            self.beat(&mut presence).await;
         }
     }
 
-    async fn beat(&self, warned: &mut bool) {
+    async fn beat(&self, presence: &mut Presence) {
         let Some(id) = self.id() else { return };
         let beat = async {
-            // Before the instant at which it lives: what it says must hold then.
-            let unsaved_since = self.buffer.unsaved_since();
-            self.store.heartbeat(id, wall_now(), unsaved_since).await?;
+            self.tell_presence(id, presence).await?;
             self.store.clock_offset().await
         };
         match beat.await {
             Ok(offset) => {
                 telemetry::clock_offset(-offset.seconds);
                 let off = offset.seconds.abs() > CLOCKS_APART_S + offset.error.as_secs_f64();
-                if off && !*warned {
+                if off && !presence.warned {
                     tracing::warn!(
                         database_ahead_s = offset.seconds,
                         "this machine's clock and the database's differ; rows carry this machine's time"
                     );
                 }
-                *warned = off;
+                presence.warned = off;
             }
             // The keepers say that the database is away.
             Err(error) => tracing::debug!(cause = chain(&error), "heartbeat"),
         }
+    }
+
+    async fn tell_presence(
+        &self,
+        id: SessionId,
+        presence: &mut Presence,
+    ) -> Result<(), timescale::Error> {
+        // Before the instant at which it lives: what it says must hold then.
+        let unsaved_since = self.buffer.unsaved_since();
+        presence.again |= self.store.has_failed_over(&mut presence.server).await?;
+        if !presence.again && self.store.heartbeat(id, wall_now(), unsaved_since).await? {
+            return Ok(());
+        }
+        presence.again = true;
+        let id = self
+            .store
+            .start_session(&self.session, DEATH_HORIZON, true)
+            .await?;
+        self.id.send_replace(Some(id));
+        presence.told.tell_again().await?;
+        self.store.heartbeat(id, wall_now(), unsaved_since).await?;
+        presence.again = false;
+        tracing::warn!(
+            "the database is another one, or was restarted; it was told again of this agent and its gaps"
+        );
+        Ok(())
     }
 
     fn id(&self) -> Option<SessionId> {

@@ -6,20 +6,23 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Client, Error as PgError, Statement};
+use tokio_postgres::{Error as PgError, Statement, Transaction};
 
 use super::connect::{ConnectError, Connection, Database};
 use super::copy::RowEncoder;
+use super::refused::{self, Refusal, RefusedFile};
+use super::server::{self, ServerId};
 use super::sqlstate::write_error;
 use crate::domain::{Batch, Timestamp};
-use crate::store::{BoxFuture, SampleStore, WriteError, WritePath};
+use crate::store::{Aside, BoxFuture, SampleStore, WriteError, WritePath};
 
 const COPY_SQL: &str = include_str!("copy.sql");
 const STAGE_TABLE_SQL: &str = include_str!("stage_table.sql");
 const STAGE_SQL: &str = include_str!("stage.sql");
 const UNSTAGE_SQL: &str = include_str!("unstage.sql");
+const POOLED_SQL: &str = include_str!("pooled.sql");
 
-/// How long one batch may take, its commit included; above the server's own `statement_timeout` (session.sql).
+/// How long one batch may take, its commit included; above the server's own `statement_timeout`.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Samples from further ahead are refused: a clock that is wrong by a day would make chunks that retention never drops.
 const FUTURE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -31,6 +34,7 @@ pub struct SampleWriter {
     database: Arc<Database>,
     connection: Option<Ready>,
     encoder: RowEncoder,
+    refused: Option<RefusedFile>,
 }
 
 /// A connection with what it has prepared.
@@ -38,6 +42,9 @@ struct Ready {
     connection: Connection,
     copy: Statement,
     staging: Option<Staging>,
+    /// Behind a pooler: the server that answered first, to notice when another one does. A connection of one's own
+    /// ends with its server.
+    pooled: Option<ServerId>,
 }
 
 /// The tolerant path, prepared when first needed.
@@ -56,6 +63,23 @@ struct Insane(Timestamp);
 #[error("no answer from the database within {} s", WRITE_DEADLINE.as_secs())]
 struct Silence;
 
+/// What was acknowledged may be missing: as after a lost connection.
+#[derive(Debug, thiserror::Error)]
+#[error("another server answers behind the pooler")]
+struct AnotherServer;
+
+/// What can go wrong inside a transaction.
+enum Failure {
+    Database(PgError),
+    AnotherServer,
+}
+
+impl From<PgError> for Failure {
+    fn from(source: PgError) -> Self {
+        Self::Database(source)
+    }
+}
+
 impl SampleWriter {
     /// A writer that is not connected yet.
     pub fn new(database: Arc<Database>) -> Self {
@@ -63,24 +87,37 @@ impl SampleWriter {
             database,
             connection: None,
             encoder: RowEncoder::default(),
+            refused: None,
         }
     }
 
+    /// Keeps refused samples in a file where the database takes them in no table either.
+    pub fn keeping_refused_in(mut self, file: RefusedFile) -> Self {
+        self.refused = Some(file);
+        self
+    }
+
     async fn ready(&mut self) -> Result<(), WriteError> {
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|c| !c.connection.client.is_closed())
-        {
+        if self.is_connected() {
             return Ok(());
         }
         self.connection = None;
         let connection = self.database.connect().await.map_err(no_connection)?;
-        let copy = in_time(0, connection.client.prepare(COPY_SQL)).await?;
+        let is_pooled = self.database.is_pooled();
+        let (copy, pooled) = in_time(0, async {
+            let copy = connection.client.prepare(COPY_SQL).await?;
+            let pooled = match is_pooled {
+                true => Some(server::look(&connection.client).await?.server),
+                false => None,
+            };
+            Ok((copy, pooled))
+        })
+        .await?;
         self.connection = Some(Ready {
             connection,
             copy,
             staging: None,
+            pooled,
         });
         Ok(())
     }
@@ -101,9 +138,7 @@ impl SampleWriter {
             });
         };
         let written = match path {
-            WritePath::Fast => {
-                in_time(rows, copy(&ready.connection.client, &ready.copy, bytes)).await
-            }
+            WritePath::Fast => in_time(rows, ready.write_fast(bytes)).await,
             WritePath::Tolerant => in_time(rows, ready.write_tolerant(bytes)).await,
         };
         // After these the server has rolled back and waits for the next command; anything else leaves a doubt.
@@ -117,31 +152,103 @@ impl SampleWriter {
     }
 }
 
-impl Ready {
-    async fn write_tolerant(&mut self, bytes: Bytes) -> Result<u64, PgError> {
-        if self.staging.is_none() {
-            let client = &self.connection.client;
-            client.batch_execute(STAGE_TABLE_SQL).await?;
-            self.staging = Some(Staging {
-                copy: client.prepare(STAGE_SQL).await?,
-                insert: client.prepare(UNSTAGE_SQL).await?,
-            });
-        }
-        let Some(staging) = &self.staging else {
-            return Ok(0);
+impl SampleWriter {
+    /// Into the table; where that is refused as well, into the file.
+    async fn set_aside_sample(
+        &mut self,
+        batch: &Batch,
+        why: &WriteError,
+    ) -> Result<Aside, WriteError> {
+        let refusals = Refusal::of(batch, why);
+        let inserted = match self.ready().await {
+            Ok(()) => match self.connection.take() {
+                Some(ready) => {
+                    let work = refused::insert(&ready.connection.client, &refusals);
+                    let inserted = in_time(batch.rows(), async { Ok(work.await?) }).await;
+                    // No transaction is left open by a single statement.
+                    if inserted.is_ok() || matches!(inserted, Err(WriteError::Refused { .. })) {
+                        self.connection = Some(ready);
+                    }
+                    inserted
+                }
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
         };
+        match (inserted, &self.refused) {
+            (Ok(()), _) => Ok(Aside::Store),
+            // It is refused again when the store is back.
+            (Err(error @ WriteError::Lost { .. }), _) | (Err(error), None) => Err(error),
+            (Err(error), Some(file)) => match file.append(&refusals).await {
+                Ok(()) => Ok(Aside::File),
+                Err(source) => {
+                    let source = refused::NeitherTableNorFile {
+                        table: error.into(),
+                        source,
+                    };
+                    Err(WriteError::Hold {
+                        source: Box::new(source),
+                    })
+                }
+            },
+        }
+    }
+}
+
+impl Ready {
+    /// One statement, which commits by itself; behind a pooler in a transaction with limits of its own.
+    async fn write_fast(&mut self, bytes: Bytes) -> Result<u64, Failure> {
+        let client = &mut self.connection.client;
+        let Some(server) = &self.pooled else {
+            return Ok(send(client.copy_in(&self.copy).await?, bytes).await?);
+        };
+        let transaction = client.transaction().await?;
+        limit(&transaction, server).await?;
+        let new = send(transaction.copy_in(&self.copy).await?, bytes).await?;
+        transaction.commit().await?;
+        Ok(new)
+    }
+
+    async fn write_tolerant(&mut self, bytes: Bytes) -> Result<u64, Failure> {
         let transaction = self.connection.client.transaction().await?;
-        let sink = transaction.copy_in(&staging.copy).await?;
-        send(sink, bytes).await?;
+        if let Some(server) = &self.pooled {
+            limit(&transaction, server).await?;
+        }
+        transaction.batch_execute(STAGE_TABLE_SQL).await?;
+        let staging = match &self.staging {
+            Some(staging) => staging,
+            None => self.staging.insert(Staging {
+                copy: transaction.prepare(STAGE_SQL).await?,
+                insert: transaction.prepare(UNSTAGE_SQL).await?,
+            }),
+        };
+        send(transaction.copy_in(&staging.copy).await?, bytes).await?;
         let new = transaction.execute(&staging.insert, &[]).await?;
         transaction.commit().await?;
         Ok(new)
     }
 }
 
+/// Begins a transaction in a session that may be anybody's.
+async fn limit(transaction: &Transaction<'_>, server: &ServerId) -> Result<(), Failure> {
+    transaction.batch_execute(POOLED_SQL).await?;
+    let seen = server::look(transaction).await?;
+    if seen.server == *server {
+        Ok(())
+    } else {
+        Err(Failure::AnotherServer)
+    }
+}
+
 impl SampleStore for SampleWriter {
     fn connect(&mut self) -> BoxFuture<'_, Result<(), WriteError>> {
         Box::pin(self.ready())
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|ready| !ready.connection.client.is_closed())
     }
 
     fn write<'a>(
@@ -151,10 +258,14 @@ impl SampleStore for SampleWriter {
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
         Box::pin(self.write_batch(batch, path))
     }
-}
 
-async fn copy(client: &Client, statement: &Statement, bytes: Bytes) -> Result<u64, PgError> {
-    send(client.copy_in(statement).await?, bytes).await
+    fn set_aside<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        why: &'a WriteError,
+    ) -> BoxFuture<'a, Result<Aside, WriteError>> {
+        Box::pin(self.set_aside_sample(batch, why))
+    }
 }
 
 async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u64, PgError> {
@@ -165,10 +276,16 @@ async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u
 
 async fn in_time<T>(
     rows: usize,
-    work: impl Future<Output = Result<T, PgError>>,
+    work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, WriteError> {
     match tokio::time::timeout(WRITE_DEADLINE, work).await {
-        Ok(done) => done.map_err(|source| write_error(rows, source)),
+        Ok(done) => done.map_err(|failure| match failure {
+            Failure::Database(source) => write_error(rows, source),
+            Failure::AnotherServer => WriteError::Lost {
+                rows,
+                source: Box::new(AnotherServer),
+            },
+        }),
         Err(_) => Err(WriteError::Lost {
             rows,
             source: Box::new(Silence),
