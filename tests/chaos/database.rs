@@ -40,7 +40,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "half-open",
         what: "packets to and from the server vanish, sockets stay open",
         rounds: 20,
-        smoke: Some(1),
+        smoke: None,
         rate: 200,
         run: |run| Box::pin(half_open(run)),
     },

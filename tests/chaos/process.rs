@@ -40,7 +40,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "sigterm-down",
         what: "SIGTERM under load while the server is down",
         rounds: 100,
-        smoke: Some(2),
+        smoke: Some(1),
         rate: 500,
         run: |run| Box::pin(sigterm(run, true)),
     },
@@ -237,7 +237,7 @@ async fn sigstop(run: &mut Run) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut burst_max = 0;
     for _ in 0..run.rounds {
-        sleep(run.rng.millis(5_000, 8_000)).await;
+        sleep(run.rng.millis(500, 5_000)).await;
         let agents = up.agents()?;
         let victim = *agents
             .get(run.rng.below(2) as usize)

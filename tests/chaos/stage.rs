@@ -60,6 +60,12 @@ impl Stage {
         output(&generate, &url)
             .await
             .context("generate endpoints")?;
+        // The grid's history begins some seconds after the endpoints: what is probed before counts nowhere.
+        let client = instance::connect(&url).await?;
+        let begun = "select count(*) = 0 from endpoint_schedules where lower(valid) > now()";
+        while !client.query_one(begun, &[]).await?.get::<_, bool>(0) {
+            sleep(Duration::from_millis(100)).await;
+        }
         Ok(Self {
             target,
             url,
