@@ -4,6 +4,7 @@
 //! database of their own in it.
 
 mod architecture;
+mod chaos_proxy;
 mod endpoints_cli;
 mod probe_hostile;
 mod probe_http;
@@ -13,6 +14,7 @@ mod process;
 mod spool;
 mod store_audit;
 mod store_catalog;
+mod store_faults;
 mod store_roles;
 mod store_schema;
 mod store_write;
