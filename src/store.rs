@@ -59,7 +59,8 @@ pub trait SampleStore {
     /// Makes sure that the store is reachable; a no-op when it is.
     fn connect(&mut self) -> BoxFuture<'_, Result<(), WriteError>>;
 
-    /// Writes a batch whole or not at all. Returns the rows that were new.
+    /// Writes a batch whole or not at all. Returns the rows that were new. A connection that ended since the last batch
+    /// is an error, never made anew in silence.
     fn write<'a>(
         &'a mut self,
         batch: &'a Batch,

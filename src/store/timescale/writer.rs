@@ -107,6 +107,18 @@ impl SampleWriter {
         }
         let rows = batch.rows();
         refuse_insane(batch)?;
+        if self
+            .connection
+            .take_if(|c| c.connection.client.is_closed())
+            .is_some()
+        {
+            // Not mended here: the server may be another one by now, and lack what the last one acknowledged. Whoever
+            // hears of the loss sends that again.
+            return Err(WriteError::Lost {
+                rows,
+                source: "the connection ended since the last batch".into(),
+            });
+        }
         self.ready().await?;
         let bytes = self.encoder.encode(batch).bytes;
         // Out of self while in use: a caller who drops this future drops the connection with it, in the middle of
