@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod capacity;
 pub mod check;
 pub mod clock;
 pub mod endpoint;
