@@ -72,7 +72,8 @@ pub trait SampleStore {
     /// Whether the connection stands, as far as is known without asking.
     fn is_connected(&self) -> bool;
 
-    /// Writes a batch whole or not at all. Returns the rows that were new.
+    /// Writes a batch whole or not at all. Returns the rows that were new. A connection that ended since the last batch
+    /// is an error, never made anew in silence.
     fn write<'a>(
         &'a mut self,
         batch: &'a Batch,

@@ -4,6 +4,7 @@
 //! database of their own in it.
 
 mod architecture;
+mod chaos_proxy;
 mod endpoints_cli;
 mod plan;
 mod pooler;
@@ -19,6 +20,7 @@ mod rotation;
 mod spool;
 mod store_audit;
 mod store_catalog;
+mod store_faults;
 mod store_refused;
 mod store_roles;
 mod store_schema;

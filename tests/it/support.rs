@@ -1,10 +1,11 @@
 //! What tests share.
 
+pub(crate) mod chaos_proxy;
 pub(crate) mod database;
 pub(crate) mod login;
 pub(crate) mod name_server;
 pub(crate) mod pgbouncer;
 pub(crate) mod prober;
 pub(crate) mod process;
-pub(crate) mod proxy;
+
 pub(crate) mod target;

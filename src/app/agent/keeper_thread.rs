@@ -166,7 +166,8 @@ impl KeeperThread {
         });
         let mut keepers = JoinSet::new();
         for _ in 0..args.agent.keepers {
-            let mut writer = SampleWriter::new(database.database().clone());
+            let mut writer =
+                SampleWriter::new(database.database().clone()).within(args.agent.write_timeout);
             if let Some(folder) = args.agent.spool_dir.as_deref().filter(|_| spools.is_some()) {
                 let name = format!("refused-{}.jsonl", args.partition.index());
                 writer = writer.keeping_refused_in(RefusedFile::at(folder.join(name)));

@@ -21,9 +21,10 @@ const STAGE_TABLE_SQL: &str = include_str!("stage_table.sql");
 const STAGE_SQL: &str = include_str!("stage.sql");
 const UNSTAGE_SQL: &str = include_str!("unstage.sql");
 const POOLED_SQL: &str = include_str!("pooled.sql");
+const WRITE_PATIENCE_SQL: &str = include_str!("write_patience.sql");
 
-/// How long one batch may take, its commit included; above the server's own `statement_timeout`.
-const WRITE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long one batch may take, its commit included, unless [`SampleWriter::within`] says otherwise.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Samples from further ahead are refused: a clock that is wrong by a day would make chunks that retention never drops.
 const FUTURE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Samples from further back are refused: no spool holds a year.
@@ -32,6 +33,7 @@ const PAST_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Writes samples over a connection of its own, which it makes when asked to and drops after any doubt.
 pub struct SampleWriter {
     database: Arc<Database>,
+    deadline: Duration,
     connection: Option<Ready>,
     encoder: RowEncoder,
     refused: Option<RefusedFile>,
@@ -60,8 +62,8 @@ struct Insane(Timestamp);
 
 /// No answer in time: whether the batch is stored is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer from the database within {} s", WRITE_DEADLINE.as_secs())]
-struct Silence;
+#[error("no answer from the database within {:?}", .0)]
+struct Silence(Duration);
 
 /// What was acknowledged may be missing: as after a lost connection.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,7 @@ impl SampleWriter {
     pub fn new(database: Arc<Database>) -> Self {
         Self {
             database,
+            deadline: WRITE_DEADLINE,
             connection: None,
             encoder: RowEncoder::default(),
             refused: None,
@@ -97,6 +100,11 @@ impl SampleWriter {
         self
     }
 
+    /// The same writer, that waits no longer than `deadline` for a batch.
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
     async fn ready(&mut self) -> Result<(), WriteError> {
         if self.is_connected() {
             return Ok(());
@@ -104,11 +112,18 @@ impl SampleWriter {
         self.connection = None;
         let connection = self.database.connect().await.map_err(no_connection)?;
         let is_pooled = self.database.is_pooled();
-        let (copy, pooled) = in_time(0, async {
-            let copy = connection.client.prepare(COPY_SQL).await?;
+        let (copy, pooled) = in_time(self.deadline, 0, async {
+            let client = &connection.client;
+            let copy = client.prepare(COPY_SQL).await?;
             let pooled = match is_pooled {
-                true => Some(server::look(&connection.client).await?.server),
-                false => None,
+                true => Some(server::look(client).await?.server),
+                false => {
+                    let patience = server_patience(self.deadline);
+                    client
+                        .execute(WRITE_PATIENCE_SQL, &[&patience, &false])
+                        .await?;
+                    None
+                }
             };
             Ok((copy, pooled))
         })
@@ -128,6 +143,15 @@ impl SampleWriter {
         }
         let rows = batch.rows();
         refuse_insane(batch)?;
+        let ended = |ready: &mut Ready| ready.connection.client.is_closed();
+        if self.connection.take_if(ended).is_some() {
+            // Not mended here: the server may be another one by now, and lack what the last one acknowledged. Whoever
+            // hears of the loss sends that again.
+            return Err(WriteError::Lost {
+                rows,
+                source: "the connection ended since the last batch".into(),
+            });
+        }
         self.ready().await?;
         let bytes = self.encoder.encode(batch).bytes;
         // Out of self while in use: a caller who drops this future drops the connection with it, in the middle of
@@ -138,8 +162,14 @@ impl SampleWriter {
             });
         };
         let written = match path {
-            WritePath::Fast => in_time(rows, ready.write_fast(bytes)).await,
-            WritePath::Tolerant => in_time(rows, ready.write_tolerant(bytes)).await,
+            WritePath::Fast => {
+                let work = ready.write_fast(bytes, self.deadline);
+                in_time(self.deadline, rows, work).await
+            }
+            WritePath::Tolerant => {
+                let work = ready.write_tolerant(bytes, self.deadline);
+                in_time(self.deadline, rows, work).await
+            }
         };
         // After these the server has rolled back and waits for the next command; anything else leaves a doubt.
         if matches!(
@@ -164,7 +194,8 @@ impl SampleWriter {
             Ok(()) => match self.connection.take() {
                 Some(ready) => {
                     let work = refused::insert(&ready.connection.client, &refusals);
-                    let inserted = in_time(batch.rows(), async { Ok(work.await?) }).await;
+                    let inserted =
+                        in_time(self.deadline, batch.rows(), async { Ok(work.await?) }).await;
                     // No transaction is left open by a single statement.
                     if inserted.is_ok() || matches!(inserted, Err(WriteError::Refused { .. })) {
                         self.connection = Some(ready);
@@ -197,22 +228,22 @@ impl SampleWriter {
 
 impl Ready {
     /// One statement, which commits by itself; behind a pooler in a transaction with limits of its own.
-    async fn write_fast(&mut self, bytes: Bytes) -> Result<u64, Failure> {
+    async fn write_fast(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
         let client = &mut self.connection.client;
         let Some(server) = &self.pooled else {
             return Ok(send(client.copy_in(&self.copy).await?, bytes).await?);
         };
         let transaction = client.transaction().await?;
-        limit(&transaction, server).await?;
+        limit(&transaction, server, deadline).await?;
         let new = send(transaction.copy_in(&self.copy).await?, bytes).await?;
         transaction.commit().await?;
         Ok(new)
     }
 
-    async fn write_tolerant(&mut self, bytes: Bytes) -> Result<u64, Failure> {
+    async fn write_tolerant(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
         let transaction = self.connection.client.transaction().await?;
         if let Some(server) = &self.pooled {
-            limit(&transaction, server).await?;
+            limit(&transaction, server, deadline).await?;
         }
         transaction.batch_execute(STAGE_TABLE_SQL).await?;
         let staging = match &self.staging {
@@ -230,8 +261,15 @@ impl Ready {
 }
 
 /// Begins a transaction in a session that may be anybody's.
-async fn limit(transaction: &Transaction<'_>, server: &ServerId) -> Result<(), Failure> {
+async fn limit(
+    transaction: &Transaction<'_>,
+    server: &ServerId,
+    deadline: Duration,
+) -> Result<(), Failure> {
     transaction.batch_execute(POOLED_SQL).await?;
+    transaction
+        .execute(WRITE_PATIENCE_SQL, &[&server_patience(deadline), &true])
+        .await?;
     let seen = server::look(transaction).await?;
     if seen.server == *server {
         Ok(())
@@ -274,11 +312,17 @@ async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u
     sink.finish().await
 }
 
+/// The server's `statement_timeout`: below our deadline, since its own error says more and leaves no doubt.
+fn server_patience(deadline: Duration) -> String {
+    format!("{}ms", (deadline * 3 / 4).as_millis())
+}
+
 async fn in_time<T>(
+    deadline: Duration,
     rows: usize,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, WriteError> {
-    match tokio::time::timeout(WRITE_DEADLINE, work).await {
+    match tokio::time::timeout(deadline, work).await {
         Ok(done) => done.map_err(|failure| match failure {
             Failure::Database(source) => write_error(rows, source),
             Failure::AnotherServer => WriteError::Lost {
@@ -288,7 +332,7 @@ async fn in_time<T>(
         }),
         Err(_) => Err(WriteError::Lost {
             rows,
-            source: Box::new(Silence),
+            source: Box::new(Silence(deadline)),
         }),
     }
 }

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::support::chaos_proxy::ChaosProxy;
 use crate::support::database::{TestDatabase, number};
 use crate::support::prober::serving;
 use crate::support::process::{Running, eventually, free_address, get, watcher};
-use crate::support::proxy::Proxy;
 use crate::support::target::target;
 
 /// Part of every canary; what follows says where it was put.
@@ -94,7 +94,7 @@ async fn secrets_show_nowhere() {
     let password = canary("database");
     let made = format!("create role {user} superuser login password '{password}'");
     client.batch_execute(&made).await.unwrap();
-    let proxy = Proxy::start(database.address(), true);
+    let proxy = ChaosProxy::start(database.address(), true);
     let mut url = url::Url::parse(&database.url_through(proxy.address)).unwrap();
     url.set_username(&user).unwrap();
     url.set_password(Some(&password)).unwrap();

@@ -21,9 +21,11 @@ use crate::store::timescale::tls;
 use crate::store::timescale::url::{self, SslMode, UrlError};
 
 /// What every session begins with, as options of its start, so that no reset undoes it. The server frees what a dead or
-/// stuck agent holds within 15 s: its statements, open transactions and sockets. The last one says that they arrived.
+/// stuck agent holds within 15 s: its statements, open transactions and sockets. Of a silent peer the kernel gives up at
+/// the first keepalive probe that is due later than tcp_user_timeout: they are due after 5, 8, 11, 14 and 17 s. The last
+/// one says that they arrived.
 const SESSION_OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s \
-    -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=15s \
+    -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=12s \
     -c client_connection_check_interval=5s -c timezone=UTC -c client_min_messages=warning -c watcher.direct=1";
 const DIRECT_SQL: &str = include_str!("direct.sql");
 /// For one address, unless the URL says `connect_timeout`.
@@ -186,7 +188,7 @@ impl Target {
             .channel_binding(self.config.get_channel_binding())
             .target_session_attrs(self.config.get_target_session_attrs())
             .connect_timeout(self.timeout)
-            .tcp_user_timeout(Duration::from_secs(15))
+            .tcp_user_timeout(Duration::from_secs(12))
             .keepalives_idle(Duration::from_secs(5))
             .keepalives_interval(Duration::from_secs(3))
             .keepalives_retries(3);
