@@ -275,24 +275,28 @@ impl Catalog {
         memory.begin();
         source
             .load(&mut |change| {
-                memory.note(&change);
-                let CatalogChange::Upsert(row) = change else {
+                let CatalogChange::Upsert(row) = &change else {
                     return;
                 };
                 read.known.insert(row.id, row.changed_at);
                 removals.is_back(row.id);
                 // As it was; but what was wrong with a bad row may lie outside of it.
                 if known.get(&row.id) == Some(&row.changed_at) && !bad.contains(&row.id) {
+                    memory.note(&change);
                     return;
                 }
-                match resolve(&row) {
-                    Ok(endpoint) => read.changed.push(Changed {
-                        endpoint,
-                        at: row.changed_at,
-                    }),
+                match resolve(row) {
+                    Ok(endpoint) => {
+                        memory.note(&change);
+                        read.changed.push(Changed {
+                            endpoint,
+                            at: row.changed_at,
+                        });
+                    }
+                    // Not remembered: it is not probed, and may be refused for a secret that stands in it.
                     Err(problems) => read.bad.push(RowProblems {
                         endpoint: row.id,
-                        since: unprobed_since(&row, *begun, now),
+                        since: unprobed_since(row, *begun, now),
                         problems,
                     }),
                 }
@@ -383,6 +387,8 @@ impl Catalog {
                             // It may have been right before: what it said then is not what its owner wants now.
                             removed.push(row.id);
                             self.is_bad(row, problems);
+                            self.memory.note(&CatalogChange::Remove(row.id));
+                            continue;
                         }
                     }
                 }
