@@ -24,7 +24,7 @@ use watcher::domain::{
 };
 use watcher::net::policy::PolicyOptions;
 use watcher::probe::matcher::{MatchThread, Matcher, MatcherOptions};
-use watcher::probe::{Prober, ProberOptions};
+use watcher::probe::{Prober, ProberOptions, SUSPECT_ABOVE};
 
 const BODY_BYTES: usize = 1_024;
 const UNDER_WAY: usize = 32;
@@ -146,6 +146,7 @@ impl Probes {
             policy: PolicyOptions::default(),
             name_servers: None,
             matcher,
+            suspect_above: SUSPECT_ABOVE,
         };
         Self {
             prober: Prober::new(options),

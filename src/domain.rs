@@ -2,6 +2,7 @@
 //!
 //! `domain` names only std, `regex`/`fancy-regex`, `http` types and `thiserror`.
 
+pub mod attention;
 pub mod backoff;
 pub mod batch;
 pub mod check;

@@ -21,6 +21,7 @@ use super::machine;
 use super::signal::StopSignals;
 use crate::config::args::AgentArgs;
 use crate::config::{Problem, env};
+use crate::net::attention;
 use crate::net::policy::PolicyOptions;
 use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::clock::SystemClock;
@@ -112,7 +113,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         .spawn(move || keeper_thread.run())
         .map_err(system("start the keeper thread"))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
         .enable_all()
         .build()
         .map_err(system("start the probe runtime"))?;
@@ -132,6 +133,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
             policy,
             name_servers: None,
             matcher,
+            suspect_above: settings.suspect_above,
         }));
         let signals = StopSignals::new().map_err(system("take over the stop signals"))?;
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));

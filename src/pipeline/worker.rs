@@ -23,6 +23,7 @@ use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
     Timestamp,
 };
+use crate::net::attention;
 use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
@@ -38,6 +39,9 @@ use self::in_flight::InFlight;
 const STARTS_PER_TURN: usize = 4;
 /// The clocks are looked at no later than this, so that a step or a pause is found where nothing is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Likewise while probes are under way, so that a stop of the process cannot hide in a wait for a target: 50 wakes a second,
+/// some 5 µs each, and none where as many events come anyway.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
 /// The grid's history grants a change so long to arrive (`endpoint_schedules`); what comes later is a gap.
 const CHANGE_GRACE: Duration = Duration::from_secs(3);
 
@@ -156,6 +160,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             }
             self.metrics.in_flight(self.in_flight.len());
             let wake = self.next_wake();
+            attention::wake_by(Some(wake.into_std()));
             tokio::select! {
                 Some(done) = self.probes.join_next(), if !self.probes.is_empty() => self.finish(done),
                 command = commands.recv(), if commands_open => match command {
@@ -170,6 +175,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     }
 
     async fn stop(mut self) -> Timestamp {
+        attention::wake_by(None);
         self.look();
         // What was due before this instant is answered for: taken now, and skipped where it cannot be started any more.
         let stopped_at = self.time.now();
@@ -385,7 +391,12 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         } else {
             None
         };
-        let wait = next.map_or(LOOK_EVERY, |next| next.since(now).min(LOOK_EVERY));
+        let longest = if self.probes.is_empty() {
+            LOOK_EVERY
+        } else {
+            WATCH_EVERY
+        };
+        let wait = next.map_or(longest, |next| next.since(now).min(longest));
         Instant::now() + wait
     }
 }
