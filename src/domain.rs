@@ -9,6 +9,7 @@ pub mod check;
 pub mod clock;
 pub mod endpoint;
 pub mod grid;
+pub mod network;
 pub mod partition;
 pub mod pattern;
 pub mod sample;

@@ -7,3 +7,4 @@ pub mod meter;
 pub mod policy;
 pub mod resolve;
 pub mod tls;
+pub mod way;

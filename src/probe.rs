@@ -98,7 +98,6 @@ impl Prober {
         doubt::judge_error(&mut sample, &progress, self.suspect_above);
         match stop {
             Some(stop) => {
-                let stop = doubt::doubt_failure(stop, endpoint.timeout, &progress);
                 sample.reason = Some(stop.reason);
                 sample.detail = stop.detail;
             }
@@ -138,7 +137,7 @@ impl Prober {
         let body = match answer {
             Ok(answer) => {
                 progress.finish();
-                answer?
+                answer.map_err(|stop| doubt::doubt_failure(stop, endpoint.timeout, progress))?
             }
             Err(_) => {
                 let overdue = self.overdue(progress);

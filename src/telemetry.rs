@@ -20,6 +20,7 @@ pub struct ProbeMetrics {
     lag: Histogram,
     in_flight: Gauge,
     endpoints: Gauge,
+    suspect: Counter,
 }
 
 impl Default for ProbeMetrics {
@@ -37,6 +38,7 @@ impl Default for ProbeMetrics {
             lag: histogram!(names::SCHEDULE_LAG),
             in_flight: gauge!(names::IN_FLIGHT),
             endpoints: gauge!(names::ENDPOINTS),
+            suspect: counter!(names::SUSPECT),
         }
     }
 }
@@ -45,6 +47,9 @@ impl ProbeMetrics {
     /// A sample was taken, skipped ones included.
     pub fn sampled(&self, sample: &Sample) {
         self.outcomes[sample.outcome() as usize].increment(1);
+        if sample.suspect {
+            self.suspect.increment(1);
+        }
         match sample.reason {
             Some(Reason::Skipped(why)) => {
                 counter!(names::SKIPPED, "reason" => why.label()).increment(1)
@@ -169,6 +174,16 @@ pub fn clock_offset(seconds: f64) {
     gauge!(names::CLOCK_OFFSET).set(seconds);
 }
 
+/// Whether the agent holds its own network to be down.
+pub fn network_down(is_down: bool) {
+    gauge!(names::NETWORK_DOWN).set(if is_down { 1.0 } else { 0.0 });
+}
+
+/// Samples that wait until that is clear.
+pub fn samples_held(samples: usize) {
+    gauge!(names::HELD).set(samples as f64);
+}
+
 /// CPU time and memory of this process so far.
 pub fn process_usage(cpu: Duration, resident_bytes: u64) {
     counter!(names::PROCESS_CPU_US).absolute(cpu.as_micros() as u64);
@@ -197,4 +212,6 @@ pub fn register() {
     counter!(names::STORED).increment(0);
     store_connected(false);
     buffered(0);
+    network_down(false);
+    samples_held(0);
 }

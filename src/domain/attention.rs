@@ -137,20 +137,21 @@ impl Turns {
         let asleep = now.saturating_sub(self.asked);
         let worked = self.asked.saturating_sub(self.began);
         let due = self.wake_by.map(|by| by.max(self.asked));
-        let is_late = due.is_some_and(|due| now > due + LATE);
+        let late = due.map_or(Duration::ZERO, |due| now.saturating_sub(due));
         let was_held_up = worked > HELD_UP;
         let mut overslept = asleep;
-        if is_late || was_held_up || asleep > SLEEP_UNREAD_MAX {
+        if late > LATE || was_held_up || asleep > SLEEP_UNREAD_MAX {
             let starved = self.read(waited);
-            if is_late {
-                // It may have been stopped right after it fell asleep.
-                self.lost.paused += asleep.saturating_sub(starved);
+            let stopped = late.saturating_sub(starved);
+            if stopped > LATE {
+                // It may have been stopped right after it fell asleep: all of the sleep is in doubt.
+                self.lost.paused += stopped;
             } else {
                 overslept = starved.min(asleep);
             }
             if was_held_up {
-                let asleep = if is_late { asleep } else { Duration::ZERO };
-                self.lost.held_up += worked.saturating_sub(starved.saturating_sub(asleep));
+                let meanwhile = starved.saturating_sub(late);
+                self.lost.held_up += worked.saturating_sub(meanwhile);
             }
         }
         if asleep < NAP {

@@ -19,17 +19,20 @@ use super::buffer::SampleBuffer;
 use super::clock::Clock;
 use super::totals::Totals;
 use super::{Command, Gap};
+use crate::domain::network::NetworkGuard;
 use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
     Timestamp,
 };
 use crate::net::attention;
+use crate::net::way::way_to;
 use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
 
 mod dropped;
 mod in_flight;
+mod network;
 
 use self::dropped::Dropped;
 use self::in_flight::InFlight;
@@ -102,6 +105,9 @@ pub struct Worker<P, C> {
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
     dropped: Dropped,
+    network: NetworkGuard,
+    /// Samples that the guard lets go.
+    judged: Vec<Sample>,
     metrics: ProbeMetrics,
     begun: bool,
     due: Vec<Due>,
@@ -125,6 +131,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             endpoints: HashMap::new(),
             probes: JoinSet::new(),
             dropped: Dropped::default(),
+            network: NetworkGuard::default(),
+            judged: Vec::new(),
             metrics: ProbeMetrics::default(),
             begun: false,
             due: Vec::with_capacity(STARTS_PER_TURN),
@@ -214,6 +222,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                 "probes under way were cut off by the shutdown and are stored as skipped"
             );
         }
+        self.network.release(&mut self.judged);
+        let mut judged = std::mem::take(&mut self.judged);
+        self.store(&mut judged);
         self.dropped.report(&self.gaps);
         self.buffer.close();
         stopped_at
@@ -244,6 +255,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                 samples: None,
             });
         }
+        self.look_at_network();
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
         }
@@ -376,7 +388,30 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.keep(sample);
     }
 
+    /// A sample waits here while it is in doubt whether our own network is down.
     fn keep(&mut self, sample: Sample) {
+        let mut judged = std::mem::take(&mut self.judged);
+        self.network
+            .take(self.clock.mono(), sample, way_to, &mut judged);
+        self.store(&mut judged);
+        self.judged = judged;
+    }
+
+    fn look_at_network(&mut self) {
+        let mut judged = std::mem::take(&mut self.judged);
+        self.network.pass(self.clock.mono(), &mut judged);
+        self.store(&mut judged);
+        self.judged = judged;
+        network::tell(&mut self.network, self.clock.mono());
+    }
+
+    fn store(&mut self, samples: &mut Vec<Sample>) {
+        for sample in samples.drain(..) {
+            self.store_one(sample);
+        }
+    }
+
+    fn store_one(&mut self, sample: Sample) {
         self.metrics.sampled(&sample);
         self.totals.sampled(&sample);
         if let Err(sample) = self.buffer.push(sample) {

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod endpoints_cli;
+mod own_trouble;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;
