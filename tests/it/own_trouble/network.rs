@@ -66,6 +66,15 @@ impl Apart {
         ip(&format!("-n {} {arguments}", self.name)).unwrap();
     }
 
+    /// Runs a command in it.
+    pub(super) fn run(&self, command: &[&str]) {
+        let done = Command::new("ip")
+            .args(["netns", "exec", &self.name])
+            .args(command)
+            .status();
+        assert!(done.unwrap().success(), "{command:?}");
+    }
+
     fn pull_cable(&self) {
         ip(&format!("link set {} down", self.ours)).unwrap();
     }
@@ -129,7 +138,7 @@ impl Socket {
     pub(super) fn url(&self, database: &TestDatabase) -> String {
         let url = url::Url::parse(&database.url()).unwrap();
         format!(
-            "postgres://{}:{}@/{}?host={}&port=5432",
+            "postgres://{}:{}@/{}?host={}&port=5432&sslmode=disable",
             url.username(),
             url.password().unwrap_or_default(),
             url.path().trim_start_matches('/'),
