@@ -27,6 +27,9 @@ const HOSTS_MIN: usize = 4;
 const NETWORKS_MIN: usize = 2;
 /// Reached within this time is lately: twice the longest interval.
 const LATELY: Duration = Duration::from_secs(600);
+/// A probe that began so soon after the network came back may still have lost its first packets: TCP sends them again after
+/// 1 and after 3 s.
+const AFTERMATH: Duration = Duration::from_secs(3);
 /// Hosts remembered at most; beyond it those not reached lately are forgotten, and then no more are learnt.
 const HOSTS_MAX: usize = 100_000;
 
@@ -99,6 +102,8 @@ pub struct NetworkGuard {
     is_down: bool,
     /// The last time that the kernel knew no way to a host that was reached before, or to any.
     closed_at: Option<Duration>,
+    /// The last time that the silence was general.
+    silent_at: Option<Duration>,
     /// What was said last.
     said_down: bool,
 }
@@ -120,7 +125,9 @@ impl NetworkGuard {
                     self.learn(ip, now);
                 }
                 self.silent.clear();
-                self.is_down = false;
+                if std::mem::take(&mut self.is_down) {
+                    self.silent_at = Some(now);
+                }
                 self.release(out);
                 out.push(sample);
             }
@@ -140,6 +147,8 @@ impl NetworkGuard {
                 };
                 if is_ours {
                     self.closed_at = Some(now);
+                }
+                if is_ours || self.was_down_for(&sample, now) {
                     excuse(&mut sample);
                     out.push(sample);
                     return;
@@ -150,6 +159,15 @@ impl NetworkGuard {
                 self.doubt(now, sample, out);
             }
         }
+    }
+
+    /// Whether the network was down in the time of a probe that ends now, or just before it. By the kernel's word on any
+    /// way: which of them the probe would have gone is not known afterwards.
+    fn was_down_for(&self, sample: &Sample, now: Duration) -> bool {
+        let took = Duration::from_micros(sample.duration_us.unwrap_or(0).into());
+        let began = now.saturating_sub(took);
+        let last = self.closed_at.max(self.silent_at);
+        last.is_some_and(|at| at + AFTERMATH >= began)
     }
 
     fn doubt(&mut self, now: Duration, mut sample: Sample, out: &mut Vec<Sample>) {
