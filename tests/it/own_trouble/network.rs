@@ -210,7 +210,7 @@ async fn a_pulled_cable_or_a_dead_uplink_is_not_the_targets_fault() {
     })
     .await;
 
-    for round in ["no carrier", "no route", "swallowed"] {
+    for (times, round) in (0..).zip(["no carrier", "no route", "swallowed"]) {
         let excused = rows(&database, "reason = 'network_down'").await;
         match round {
             "no carrier" => apart.pull_cable(),
@@ -233,10 +233,7 @@ async fn a_pulled_cable_or_a_dead_uplink_is_not_the_targets_fault() {
             "no route" => apart.inside("route add default via 198.18.0.2"),
             _ => apart.unswallow(&SITES),
         }
-        let (up, times) = (
-            rows(&database, "outcome = 'up'").await,
-            agent.log().matches("up again").count(),
-        );
+        let up = rows(&database, "outcome = 'up'").await;
         eventually("it works again, and says so", async || {
             let works = rows(&database, "outcome = 'up'").await >= up + 60;
             (works && agent.log().matches("up again").count() > times).then_some(())

@@ -123,6 +123,14 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("its log:\n{}", self.log());
+        }
+    }
+}
+
 /// A loopback address whose port was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0")
