@@ -4,79 +4,24 @@
 //! `probe` is the wall time of one probe at a time. `probe_cpu` is the CPU time of the probing thread a probe, kernel
 //! included, with 32 under way: what a core's capacity is made of.
 
+#[path = "support/probe_world.rs"]
+mod probe_world;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
-use http::uri::{PathAndQuery, Scheme};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
-use tokio_rustls::TlsAcceptor;
-use watcher::domain::{
-    Check, Connection, DnsMode, Endpoint, EndpointId, HttpCheck, HttpVersion, Interval, IpFamily,
-    Pattern, StatusRanges, Target, Timestamp, TlsSettings,
-};
-use watcher::net::policy::PolicyOptions;
-use watcher::probe::matcher::{MatchThread, Matcher, MatcherOptions};
-use watcher::probe::{Prober, ProberOptions, SUSPECT_ABOVE};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use watcher::domain::{Connection, Pattern};
 
-const BODY_BYTES: usize = 1_024;
+use self::probe_world::{BODY_BYTES, Probes, endpoint, serve};
+
 const UNDER_WAY: usize = 32;
-
-/// Answers every request with 1 KiB on a thread of its own; for ever.
-fn serve(tls: Option<Arc<ServerConfig>>) -> SocketAddr {
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        runtime().block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            let acceptor = tls.map(TlsAcceptor::from);
-            while let Ok((stream, _)) = listener.accept().await {
-                stream.set_nodelay(true).unwrap();
-                match acceptor.clone() {
-                    None => drop(tokio::spawn(answer(stream))),
-                    Some(acceptor) => drop(tokio::spawn(async move {
-                        if let Ok(stream) = acceptor.accept(stream).await {
-                            answer(stream).await;
-                        }
-                    })),
-                }
-            }
-        });
-    });
-    told.recv().unwrap()
-}
-
-/// Answers until the client leaves, or asks for the end.
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let mut response =
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY_BYTES}\r\n\r\n").into_bytes();
-    response.resize(response.len() + BODY_BYTES, b'x');
-    let mut request = [0; 4_096];
-    let mut len = 0;
-    while let Ok(count @ 1..) = stream.read(&mut request[len..]).await {
-        len += count;
-        if request[..len].ends_with(b"\r\n\r\n") {
-            let closes = request[..len]
-                .windows(17)
-                .any(|w| w == b"connection: close");
-            if stream.write_all(&response).await.is_err() || closes {
-                return;
-            }
-            len = 0;
-        }
-    }
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
 
 /// A server's certificate for localhost, and the client's trust in it (PEM).
 fn certificate() -> (Arc<ServerConfig>, String) {
@@ -92,93 +37,22 @@ fn certificate() -> (Arc<ServerConfig>, String) {
     (Arc::new(config), certified.cert.pem())
 }
 
-fn endpoint(address: SocketAddr, change: impl FnOnce(&mut HttpCheck)) -> Endpoint {
-    let mut check = HttpCheck {
-        method: http::Method::GET,
-        headers: http::HeaderMap::new(),
-        body: Box::default(),
-        expected_status: StatusRanges::default(),
-        must_match: None,
-        must_not_match: None,
-        auth: None,
-        redirects_max: 5,
-        connect_to: None,
-        ip_family: IpFamily::Any,
-        http_version: HttpVersion::Auto,
-        tls: TlsSettings::default(),
-        connection: Connection::Fresh,
-        dns: DnsMode::Cached,
-        body_bytes_max: 1 << 20,
-    };
-    change(&mut check);
-    let is_https = check.tls.ca_pem.is_some();
-    Endpoint {
-        id: EndpointId(1),
-        target: Target {
-            scheme: if is_https {
-                Scheme::HTTPS
-            } else {
-                Scheme::HTTP
-            },
-            host: address.ip().to_string().into(),
-            port: address.port(),
-            path_and_query: PathAndQuery::from_static("/a/path?with=query"),
-        },
-        interval: Interval::from_secs(60).unwrap(),
-        timeout: Duration::from_secs(10),
-        degraded_after: None,
-        cert_warn: None,
-        check: Arc::new(Check::Http(check)),
-    }
-}
-
-struct Probes {
-    prober: Prober,
-    local: LocalSet,
-    runtime: Runtime,
-    _matching: MatchThread,
-}
-
-impl Probes {
-    fn new() -> Self {
-        let (matcher, matching) = Matcher::start(MatcherOptions::default()).unwrap();
-        let options = ProberOptions {
-            policy: PolicyOptions::default(),
-            name_servers: None,
-            matcher,
-            suspect_above: SUSPECT_ABOVE,
-        };
-        Self {
-            prober: Prober::new(options),
-            local: LocalSet::new(),
-            runtime: runtime(),
-            _matching: matching,
+/// CPU time of this thread for `count` runs of `one`, [`UNDER_WAY`] at a time.
+fn cpu<F: Future>(probes: &Probes, count: u64, one: impl Fn() -> F) -> Duration {
+    let lane = async |turns: u64| {
+        for _ in 0..turns {
+            one().await;
         }
-    }
-
-    async fn probe(&self, endpoint: &Endpoint) {
-        let now = Timestamp::from_millis(0);
-        let sample = self.prober.probe(endpoint, now, now).await;
-        assert_eq!(sample.reason, None, "{sample:?}");
-    }
-
-    /// CPU time of this thread for `count` runs of `one`, [`UNDER_WAY`] at a time.
-    fn cpu<F: Future>(&self, count: u64, one: impl Fn() -> F) -> Duration {
-        let lane = async |turns: u64| {
-            for _ in 0..turns {
-                one().await;
-            }
-        };
-        let start = thread_cpu();
-        self.local.block_on(&self.runtime, async {
-            let lanes = (0..UNDER_WAY as u64).map(|n| {
-                let turns = count / UNDER_WAY as u64;
-                lane(turns + u64::from(n < count % UNDER_WAY as u64))
-            });
-            futures_util::future::join_all(lanes).await;
+    };
+    let start = thread_cpu();
+    probes.local.block_on(&probes.runtime, async {
+        let lanes = (0..UNDER_WAY as u64).map(|n| {
+            let turns = count / UNDER_WAY as u64;
+            lane(turns + u64::from(n < count % UNDER_WAY as u64))
         });
-        thread_cpu() - start
-    }
+        futures_util::future::join_all(lanes).await;
+    });
+    thread_cpu() - start
 }
 
 fn thread_cpu() -> Duration {
@@ -245,11 +119,11 @@ fn bench(c: &mut Criterion) {
 
     let mut group: BenchmarkGroup<'_, _> = c.benchmark_group("probe_cpu");
     group.bench_function("floor", |b| {
-        b.iter_custom(|count| probes.cpu(count, || bare(plain)));
+        b.iter_custom(|count| cpu(&probes, count, || bare(plain)));
     });
     for (name, endpoint) in cases {
         group.bench_function(name, |b| {
-            b.iter_custom(|count| probes.cpu(count, || probes.probe(endpoint)));
+            b.iter_custom(|count| cpu(&probes, count, || probes.probe(endpoint)));
         });
     }
     group.finish();

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod health;
 pub mod migrate;
 pub mod output;
+pub mod plan;
 pub mod probe;
 pub mod target;
 
@@ -46,6 +47,8 @@ enum Command {
     Probe(Box<probe::Args>),
     /// Account for every due probe: exit 1 if any is missing or doubled
     Audit(audit::Args),
+    /// What the endpoints need of cores, memory and disk, by what was measured; exit 1 when a limit is met
+    Plan(plan::Args),
     /// Check the environment and, if named, a file of endpoints; exit 64 when anything is wrong
     CheckConfig(check_config::Args),
     /// Serve scripted HTTP and HTTPS, for tests and demos
@@ -86,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => block_on(endpoints::run(args)),
         Command::Probe(args) => block_on(probe::run(*args)),
         Command::Audit(args) => block_on(audit::run(args)),
+        Command::Plan(args) => block_on(plan::run(args)),
         Command::CheckConfig(args) => block_on(check_config::run(args)),
         Command::Target(args) => block_on(target::run(args)),
         Command::Health(args) => health::run(&args),

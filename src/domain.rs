@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod backoff;
 pub mod batch;
+pub mod capacity;
 pub mod check;
 pub mod clock;
 pub mod endpoint;

@@ -82,3 +82,8 @@ pub fn host_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
 }
+
+/// Open files that a process may have here, once it has raised its own limit.
+pub fn descriptors_allowed() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}

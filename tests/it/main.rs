@@ -6,6 +6,7 @@
 mod architecture;
 mod endpoints_cli;
 mod own_trouble;
+mod plan;
 mod probe_hostile;
 mod probe_http;
 mod probe_match;

@@ -1,0 +1,116 @@
+"""scripts/bench, once everything that it needs is there: plans, runs, prints. See that script for what it does."""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+import report
+import world
+from measure import Bench
+from world import Database, Nginx, Trouble
+
+# Name, what it is, what runs. The floor of a group is driven at the same rate in the same run, just before.
+TLS_RATE, KEEP_RATE = 1_000, 2_000
+PLAN = [
+    ("plain-2000", "1 KiB, new connection", "floor", lambda b: b.floor(2_000)),
+    ("plain-2000", "1 KiB, new connection", "agent", lambda b: b.agent(2_000)),
+    ("plain-5000", "1 KiB, new connection", "floor", lambda b: b.floor(5_000)),
+    ("plain-5000", "1 KiB, new connection", "agent", lambda b: b.agent(5_000)),
+    ("64k", "64 KiB, new connection", "floor", lambda b: b.floor(2_000, "/64k/e/1")),
+    ("64k", "64 KiB, new connection", "agent", lambda b: b.agent(2_000, "/64k")),
+    ("tls", "1 KiB, full verified handshake", "floor", lambda b: b.floor(TLS_RATE, tls=True)),
+    ("tls", "1 KiB, full verified handshake", "agent", lambda b: b.agent(TLS_RATE, tls=True)),
+    ("keep-alive", "1 KiB, kept connections", "floor", lambda b: b.floor(KEEP_RATE, keep_alive=True)),
+    ("keep-alive", "1 KiB, kept connections", "agent", lambda b: b.agent(KEEP_RATE, keep_alive=True)),
+    ("peers", "1 KiB, new connection", "agent", lambda b: b.agent(1_000)),
+    ("peers", "1 KiB, new connection", "aiohttp + asyncpg", lambda b: b.aiohttp(1_000)),
+    ("peers", "1 KiB, new connection", "blackbox_exporter", lambda b: b.blackbox(1_000)),
+    ("peers", "1 KiB, new connection", "Prometheus + blackbox_exporter", lambda b: b.prometheus(500)),
+    ("capacity", "1 KiB, new connection, as fast as it goes", "floor", lambda b: b.floor("max")),
+    ("capacity", "1 KiB, new connection, 0.65 x the floor's rate", "agent", lambda b: b.at_share(0.65)),
+    ("capacity", "1 KiB, new connection, 2 x what the core can do", "agent", lambda b: b.at_share(2.0)),
+]
+NAMES = list(dict.fromkeys(name for name, *_ in PLAN))
+SHORT = [name for name in NAMES if name != "capacity"]
+
+
+def main():
+    arguments = argparse.ArgumentParser(prog="scripts/bench")
+    arguments.add_argument("--only", default=",".join(SHORT), help="names, comma-separated; --list tells them")
+    arguments.add_argument("--seconds", type=int, default=10)
+    arguments.add_argument("--repeat", type=int, default=1)
+    arguments.add_argument("--json", type=pathlib.Path)
+    arguments.add_argument("--plot", type=pathlib.Path)
+    arguments.add_argument("--list", action="store_true")
+    arguments.add_argument("--work", type=pathlib.Path)
+    arguments.add_argument("--peers", type=pathlib.Path)
+    arguments.add_argument("--timescaledb", type=pathlib.Path)
+    asked = arguments.parse_args()
+    if asked.list:
+        print("\n".join(NAMES))
+        return 0
+    wanted = asked.only.split(",")
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        arguments.error(f"no measurement {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    if asked.seconds < 1 or asked.repeat < 1:
+        arguments.error("--seconds and --repeat are at least 1")
+
+    database = Database(asked.timescaledb)
+    own = asked.peers / "nginx" / "usr" / "sbin" / "nginx"
+    nginx = None
+    database.start()
+    try:
+        nginx = Nginx(own if own.exists() else "nginx", asked.work)
+        bench = Bench(asked.work, asked.peers, database, nginx, asked.seconds)
+        results = run(bench, [step for step in PLAN if step[0] in wanted], asked.repeat)
+    finally:
+        if nginx:
+            nginx.process.stop()
+        database.stop()
+    facts = world.machine() | {"seconds": asked.seconds, "repeat": asked.repeat}
+    print(report.table(facts, results))
+    if asked.json:
+        asked.json.write_text(json.dumps({"machine": facts, "results": results}, indent=1) + "\n")
+    if asked.plot:
+        report.plot(asked.plot, results, asked.peers / "python")
+    return 0
+
+
+def run(bench, plan, repeat):
+    """All steps, then all again: what drifts on a machine drifts for all."""
+    runs = [[] for _ in plan]
+    for turn in range(repeat):
+        for at, (name, what, who, measure) in enumerate(plan):
+            begun = time.monotonic()
+            result = measure(bench)
+            said = "not here" if result is None else f"{result['us']:.1f} us, {result['rate']:.0f}/s"
+            print(f"{name}: {who}: {said} ({time.monotonic() - begun:.0f} s, run {turn + 1} of {repeat})",
+                  file=sys.stderr, flush=True)
+            if result is not None:
+                runs[at].append(result)
+    return [
+        {"name": name, "what": what, "who": who} | middle(taken)
+        for (name, what, who, _), taken in zip(plan, runs) if taken
+    ]
+
+
+def middle(taken):
+    """The median of each figure, and the spread of the main one."""
+    keys = [key for key in taken[0] if all(key in one for one in taken)]
+    merged = {key: statistics.median(one[key] for one in taken) for key in keys}
+    spread = [one["us"] for one in taken]
+    return merged | {"us_min": min(spread), "us_max": max(spread), "runs": len(taken)}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Trouble as trouble:
+        print(f"bench: {trouble}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
