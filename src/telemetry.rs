@@ -126,9 +126,9 @@ pub fn samples_dropped(reason: DropReason, samples: u64) {
     counter!(names::DROPPED, "reason" => reason.label()).increment(samples);
 }
 
-/// A batch was stored; `new_rows` of its rows were not there before.
-pub fn batch_stored(rows: usize, new_rows: u64, took: Duration) {
-    counter!(names::STORED).increment(new_rows);
+/// A batch is in the store.
+pub fn batch_stored(rows: usize, took: Duration) {
+    counter!(names::STORED).increment(rows as u64);
     histogram!(names::BATCH_ROWS).record(rows as f64);
     histogram!(names::WRITE_DURATION).record(took.as_secs_f64());
 }

@@ -89,6 +89,9 @@ pub struct AgentSettings {
     /// Keepers, each with a database connection of its own, in one process
     #[arg(long, env = "WATCHER_KEEPERS", default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub keepers: usize,
+    /// One batch may take so long to be stored, 1s to 10m; the server gives its statements three quarters of that
+    #[arg(long, env = "WATCHER_WRITE_TIMEOUT", default_value = "20s", value_name = "TIME", value_parser = write_timeout)]
+    pub write_timeout: Duration,
     /// Samples held in memory while the database is away, in one process (some 200 bytes each)
     #[arg(long, env = "WATCHER_BUFFER_ROWS", default_value_t = 131_072, value_name = "N", value_parser = at_least_one)]
     pub buffer_rows: usize,
@@ -160,6 +163,7 @@ impl AgentSettings {
             ("WATCHER_BATCH_ROWS", self.batch_rows.to_string()),
             ("WATCHER_BATCH_AGE", micros(self.batch_age)),
             ("WATCHER_KEEPERS", self.keepers.to_string()),
+            ("WATCHER_WRITE_TIMEOUT", micros(self.write_timeout)),
             ("WATCHER_BUFFER_ROWS", self.buffer_rows.to_string()),
             ("WATCHER_SPOOL", value_name(self.spool)),
             ("WATCHER_SPOOL_MIB_MAX", self.spool_mib_max.to_string()),
@@ -299,6 +303,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Below a second a healthy database under load would look like one that is away; above ten minutes one that is away
+/// would look healthy.
+fn write_timeout(text: &str) -> Result<Duration, String> {
+    let (min, max) = (Duration::from_secs(1), Duration::from_secs(600));
+    duration(text).and_then(|timeout| {
+        if (min..=max).contains(&timeout) {
+            Ok(timeout)
+        } else {
+            Err("expected a span of time from 1s to 10m".to_owned())
+        }
+    })
+}
+
 fn value_name(value: impl ValueEnum) -> String {
     value
         .to_possible_value()
@@ -364,6 +381,17 @@ mod tests {
             duration(&env["WATCHER_BATCH_AGE"]),
             Ok(Duration::from_millis(250))
         );
+    }
+
+    #[test]
+    fn a_write_takes_a_second_to_ten_minutes() {
+        assert_eq!(write_timeout("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(write_timeout("10m"), Ok(Duration::from_secs(600)));
+        for bad in ["999ms", "10m 1ms", "soon"] {
+            assert!(write_timeout(bad).is_err(), "{bad}");
+        }
+        let unset = Cli::parse_from(["x"]).agent.write_timeout;
+        assert_eq!(unset, Duration::from_secs(20));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use sqlstate::{Class, classify};
 pub use url::UrlError;
 pub use usage::Usage;
 pub use wait::{WaitError, wait_until_ready};
-pub use writer::SampleWriter;
+pub use writer::{SampleWriter, WRITE_DEADLINE};
 
 /// Connections of a pool. Catalog, heartbeat and health each hold one for milliseconds; the fourth is for the rare
 /// full load beside them.

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use watcher::target::Target;
 
+use crate::support::chaos_proxy::ChaosProxy;
 use crate::support::database::{TestDatabase, number};
 use crate::support::process::{Running, eventually, free_address, get, watcher};
-use crate::support::proxy::Proxy;
+
 use crate::support::target::target;
 
 /// A migrated database with `count` endpoints on the target, every 5 s.
@@ -199,7 +200,7 @@ async fn agents_end_when_their_supervisor_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn up_waits_for_the_database_and_then_works() {
     let (database, _target) = stage(20, "").await;
-    let proxy = Proxy::start(database.address(), false);
+    let proxy = ChaosProxy::start(database.address(), false);
     let url = database.url_through(proxy.address);
     let up = Running::start(&["up", "--processes", "1"], &[("DATABASE_URL", &url)]);
     eventually("live", async || {
@@ -220,7 +221,7 @@ async fn up_waits_for_the_database_and_then_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_database_loses_and_doubles_nothing() {
     let (database, target) = stage(100, "").await;
-    let proxy = Proxy::start(database.address(), true);
+    let proxy = ChaosProxy::start(database.address(), true);
     let url = database.url_through(proxy.address);
     let mut up = Running::start(&["up", "--processes", "1"], &[("DATABASE_URL", &url)]);
     up.ready().await;
@@ -257,7 +258,7 @@ async fn an_outage_of_the_database_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_during_an_outage_loses_nothing_and_the_next_run_tells_the_rest() {
     let (database, target) = stage(100, "").await;
-    let proxy = Proxy::start(database.address(), true);
+    let proxy = ChaosProxy::start(database.address(), true);
     let folder = tempfile::tempdir().unwrap();
     let env = [
         ("DATABASE_URL", database.url_through(proxy.address)),

@@ -1,8 +1,9 @@
 //! What tests share.
 
+pub(crate) mod chaos_proxy;
 pub(crate) mod database;
 pub(crate) mod name_server;
 pub(crate) mod prober;
 pub(crate) mod process;
-pub(crate) mod proxy;
+
 pub(crate) mod target;

@@ -144,7 +144,8 @@ impl KeeperThread {
         });
         let mut keepers = JoinSet::new();
         for _ in 0..args.agent.keepers {
-            let writer = SampleWriter::new(database.database().clone());
+            let writer =
+                SampleWriter::new(database.database().clone()).within(args.agent.write_timeout);
             let keeper = Keeper::new(
                 options.clone(),
                 buffer.clone(),

@@ -19,8 +19,10 @@ const STAGE_TABLE_SQL: &str = include_str!("stage_table.sql");
 const STAGE_SQL: &str = include_str!("stage.sql");
 const UNSTAGE_SQL: &str = include_str!("unstage.sql");
 
-/// How long one batch may take, its commit included; above the server's own `statement_timeout` (session.sql).
-const WRITE_DEADLINE: Duration = Duration::from_secs(20);
+const WRITE_PATIENCE_SQL: &str = include_str!("write_patience.sql");
+
+/// How long one batch may take, its commit included, unless [`SampleWriter::within`] says otherwise.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Samples from further ahead are refused: a clock that is wrong by a day would make chunks that retention never drops.
 const FUTURE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Samples from further back are refused: no spool holds a year.
@@ -29,6 +31,7 @@ const PAST_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 /// Writes samples over a connection of its own, which it makes when asked to and drops after any doubt.
 pub struct SampleWriter {
     database: Arc<Database>,
+    deadline: Duration,
     connection: Option<Ready>,
     encoder: RowEncoder,
 }
@@ -53,17 +56,23 @@ struct Insane(Timestamp);
 
 /// No answer in time: whether the batch is stored is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer from the database within {} s", WRITE_DEADLINE.as_secs())]
-struct Silence;
+#[error("no answer from the database within {:?}", .0)]
+struct Silence(Duration);
 
 impl SampleWriter {
     /// A writer that is not connected yet.
     pub fn new(database: Arc<Database>) -> Self {
         Self {
             database,
+            deadline: WRITE_DEADLINE,
             connection: None,
             encoder: RowEncoder::default(),
         }
+    }
+
+    /// The same writer, that waits no longer than `deadline` for a batch.
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     async fn ready(&mut self) -> Result<(), WriteError> {
@@ -76,7 +85,14 @@ impl SampleWriter {
         }
         self.connection = None;
         let connection = self.database.connect().await.map_err(no_connection)?;
-        let copy = in_time(0, connection.client.prepare(COPY_SQL)).await?;
+        let prepared = async {
+            let client = &connection.client;
+            client
+                .execute(WRITE_PATIENCE_SQL, &[&server_patience(self.deadline)])
+                .await?;
+            client.prepare(COPY_SQL).await
+        };
+        let copy = in_time(self.deadline, 0, prepared).await?;
         self.connection = Some(Ready {
             connection,
             copy,
@@ -102,9 +118,10 @@ impl SampleWriter {
         };
         let written = match path {
             WritePath::Fast => {
-                in_time(rows, copy(&ready.connection.client, &ready.copy, bytes)).await
+                let work = copy(&ready.connection.client, &ready.copy, bytes);
+                in_time(self.deadline, rows, work).await
             }
-            WritePath::Tolerant => in_time(rows, ready.write_tolerant(bytes)).await,
+            WritePath::Tolerant => in_time(self.deadline, rows, ready.write_tolerant(bytes)).await,
         };
         // After these the server has rolled back and waits for the next command; anything else leaves a doubt.
         if matches!(
@@ -163,15 +180,21 @@ async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u
     sink.finish().await
 }
 
+/// The server's `statement_timeout`: below our deadline, since its own error says more and leaves no doubt.
+fn server_patience(deadline: Duration) -> String {
+    format!("{}ms", (deadline * 3 / 4).as_millis())
+}
+
 async fn in_time<T>(
+    deadline: Duration,
     rows: usize,
     work: impl Future<Output = Result<T, PgError>>,
 ) -> Result<T, WriteError> {
-    match tokio::time::timeout(WRITE_DEADLINE, work).await {
+    match tokio::time::timeout(deadline, work).await {
         Ok(done) => done.map_err(|source| write_error(rows, source)),
         Err(_) => Err(WriteError::Lost {
             rows,
-            source: Box::new(Silence),
+            source: Box::new(Silence(deadline)),
         }),
     }
 }
