@@ -21,6 +21,7 @@ pub struct ProbeMetrics {
     in_flight: Gauge,
     endpoints: Gauge,
     suspect: Counter,
+    held: Gauge,
 }
 
 impl Default for ProbeMetrics {
@@ -39,6 +40,7 @@ impl Default for ProbeMetrics {
             in_flight: gauge!(names::IN_FLIGHT),
             endpoints: gauge!(names::ENDPOINTS),
             suspect: counter!(names::SUSPECT),
+            held: gauge!(names::HELD),
         }
     }
 }
@@ -80,6 +82,11 @@ impl ProbeMetrics {
     /// Probes under way.
     pub fn in_flight(&self, probes: usize) {
         self.in_flight.set(probes as f64);
+    }
+
+    /// Samples that wait until it is clear whether our own network is down.
+    pub fn held(&self, samples: usize) {
+        self.held.set(samples as f64);
     }
 
     /// Endpoints that this process probes.
@@ -179,11 +186,6 @@ pub fn network_down(is_down: bool) {
     gauge!(names::NETWORK_DOWN).set(if is_down { 1.0 } else { 0.0 });
 }
 
-/// Samples that wait until that is clear.
-pub fn samples_held(samples: usize) {
-    gauge!(names::HELD).set(samples as f64);
-}
-
 /// CPU time and memory of this process so far.
 pub fn process_usage(cpu: Duration, resident_bytes: u64) {
     counter!(names::PROCESS_CPU_US).absolute(cpu.as_micros() as u64);
@@ -213,5 +215,4 @@ pub fn register() {
     store_connected(false);
     buffered(0);
     network_down(false);
-    samples_held(0);
 }

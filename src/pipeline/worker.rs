@@ -25,7 +25,7 @@ use crate::domain::{
     Timestamp,
 };
 use crate::net::attention;
-use crate::net::way::way_to;
+use crate::net::way::Ways;
 use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
@@ -106,6 +106,7 @@ pub struct Worker<P, C> {
     totals: Totals,
     dropped: Dropped,
     network: NetworkGuard,
+    ways: Ways,
     /// Samples that the guard lets go.
     judged: Vec<Sample>,
     metrics: ProbeMetrics,
@@ -132,6 +133,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             probes: JoinSet::new(),
             dropped: Dropped::default(),
             network: NetworkGuard::default(),
+            ways: Ways::default(),
             judged: Vec::new(),
             metrics: ProbeMetrics::default(),
             begun: false,
@@ -391,8 +393,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     /// A sample waits here while it is in doubt whether our own network is down.
     fn keep(&mut self, sample: Sample) {
         let mut judged = std::mem::take(&mut self.judged);
+        let way = |ip| self.ways.to(ip);
         self.network
-            .take(self.clock.mono(), sample, way_to, &mut judged);
+            .take(self.clock.mono(), sample, way, &mut judged);
         self.store(&mut judged);
         self.judged = judged;
     }
@@ -402,6 +405,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.network.pass(self.clock.mono(), &mut judged);
         self.store(&mut judged);
         self.judged = judged;
+        self.metrics.held(self.network.held());
         network::tell(&mut self.network, self.clock.mono());
     }
 

@@ -7,7 +7,6 @@ use crate::telemetry;
 
 /// One line and one number for each change.
 pub(super) fn tell(guard: &mut NetworkGuard, now: Duration) {
-    telemetry::samples_held(guard.held());
     match guard.change(now) {
         Some(Change::Down { hosts: 0 }) => {
             telemetry::network_down(true);

@@ -8,6 +8,9 @@ use super::{Oracle, add, query, summary};
 use crate::support::database::{TestDatabase, number};
 use crate::support::process::{Running, eventually};
 
+#[cfg(target_arch = "aarch64")]
+const LIBRARY: &str = "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1";
+#[cfg(not(target_arch = "aarch64"))]
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 struct FakeClock(tempfile::TempDir);

@@ -112,10 +112,9 @@ impl Apart {
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        let _ = ip(&format!(
-            "rule del from 198.18.0.1 iif {} blackhole",
-            self.ours
-        ));
+        for address in &self.addresses {
+            let _ = ip(&format!("route del blackhole {address}/32"));
+        }
         let _ = ip(&format!("link del {}", self.ours));
         let _ = ip(&format!("netns del {}", self.name));
     }
