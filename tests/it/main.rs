@@ -4,6 +4,7 @@
 //! database of their own in it.
 
 mod architecture;
+mod chaos_proxy;
 mod endpoints_cli;
 mod own_trouble;
 mod plan;
@@ -15,6 +16,7 @@ mod process;
 mod spool;
 mod store_audit;
 mod store_catalog;
+mod store_faults;
 mod store_roles;
 mod store_schema;
 mod store_write;

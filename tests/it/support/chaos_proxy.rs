@@ -106,9 +106,12 @@ pub(crate) struct ChaosProxy {
 }
 
 impl ChaosProxy {
-    /// A proxy to `upstream`, open or cut.
+    /// A proxy to `upstream`, open or cut. One that is open listens when this returns.
     pub(crate) fn start(upstream: SocketAddr, open: bool) -> Self {
-        let address = super::process::free_address();
+        let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        first.set_nonblocking(true).unwrap();
+        let address = first.local_addr().unwrap();
+        let first = open.then(|| TcpListener::from_std(first).unwrap());
         let shared = Arc::new(Shared {
             weather: watch::Sender::new(Weather {
                 open,
@@ -122,7 +125,7 @@ impl ChaosProxy {
             counters: Counters::default(),
         });
         let mut task = JoinSet::new();
-        task.spawn(serve(address, upstream, shared.clone()));
+        task.spawn(serve(first, address, upstream, shared.clone()));
         Self {
             address,
             shared,
@@ -132,7 +135,10 @@ impl ChaosProxy {
 
     /// Ends the connections that stand and refuses new ones.
     pub(crate) fn cut(&self) {
-        self.change(|weather| weather.open = false);
+        self.change(|weather| {
+            weather.open = false;
+            weather.by_reset = false;
+        });
     }
 
     /// Ends the connections that stand, with FIN or with RST; new ones are let through.
@@ -211,12 +217,20 @@ impl ChaosProxy {
     }
 }
 
-async fn serve(address: SocketAddr, upstream: SocketAddr, shared: Arc<Shared>) {
+async fn serve(
+    mut first: Option<TcpListener>,
+    address: SocketAddr,
+    upstream: SocketAddr,
+    shared: Arc<Shared>,
+) {
     let mut weather = shared.weather.subscribe();
     let mut links = JoinSet::new();
     loop {
         weather.wait_for(|weather| weather.open).await.unwrap();
         let listener = loop {
+            if let Some(listener) = first.take() {
+                break listener;
+            }
             match TcpListener::bind(address).await {
                 Ok(listener) => break listener,
                 Err(_) => sleep(Duration::from_millis(20)).await,

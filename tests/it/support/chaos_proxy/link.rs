@@ -278,9 +278,13 @@ impl Link<'_> {
     }
 }
 
-/// Whether the client has closed its side.
+/// Whether the client has closed its side, or said that it is about to.
 async fn is_gone(client: &mut ReadHalf<'_>) -> bool {
     let mut byte = [0];
     let peeked = tokio::time::timeout(Duration::from_millis(1), client.peek(&mut byte)).await;
-    matches!(peeked, Ok(Ok(0) | Err(_)))
+    match peeked {
+        Ok(Ok(0) | Err(_)) => true,
+        Ok(Ok(_)) => byte == *b"X",
+        Err(_) => false,
+    }
 }
