@@ -23,7 +23,9 @@ use self::probe_world::{Probes, endpoint, serve};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 /// Name, what one is, and what runs COUNT of them.
-const PATHS: [(&str, &str, fn(u64)); 5] = [
+type Path = (&'static str, &'static str, fn(u64));
+
+const PATHS: [Path; 5] = [
     (
         "schedule",
         "a millisecond of ticks, 100 000 endpoints",

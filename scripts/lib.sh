@@ -151,10 +151,10 @@ debian_root() {
 # scripts/images makes an image of. The recipe's number is part of the name: a
 # changed recipe makes a new folder and leaves alone the one that a running
 # server stands on.
-TIMESCALEDB_ROOT=$WATCHER_CACHE_DIR/timescaledb/trixie-1
+TIMESCALEDB_ROOT=$WATCHER_CACHE_DIR/timescaledb/trixie-2
 timescaledb_root() {
     # shellcheck disable=SC2016 # expands in mmdebstrap's hook
-    debian_root "$TIMESCALEDB_ROOT" trixie postgresql-17-timescaledb,openssl \
+    debian_root "$TIMESCALEDB_ROOT" trixie postgresql-17-timescaledb,openssl,pgbouncer \
         --essential-hook='mkdir -p "$1/etc/postgresql-common" && echo create_main_cluster = false > "$1/etc/postgresql-common/createcluster.conf"' \
         --customize-hook='mkdir -p "$1/instance/data" "$1/instance/tls" "$1/instance/log" "$1/instance/run"'
 }

@@ -1,5 +1,6 @@
 //! The edge to the database. The traits name no PostgreSQL: `pipeline` knows only this file.
 
+pub mod sample_json;
 pub mod timescale;
 
 use std::future::Future;
@@ -50,6 +51,15 @@ pub enum WriteError {
     },
 }
 
+/// Where a refused sample was put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aside {
+    /// In the store, beside the samples.
+    Store,
+    /// In a file of this machine.
+    File,
+}
+
 /// A boxed future: one allocation a batch is nothing.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -59,12 +69,24 @@ pub trait SampleStore {
     /// Makes sure that the store is reachable; a no-op when it is.
     fn connect(&mut self) -> BoxFuture<'_, Result<(), WriteError>>;
 
-    /// Writes a batch whole or not at all. Returns the rows that were new.
+    /// Whether the connection stands, as far as is known without asking.
+    fn is_connected(&self) -> bool;
+
+    /// Writes a batch whole or not at all. Returns the rows that were new. A connection that ended since the last batch
+    /// is an error, never made anew in silence.
     fn write<'a>(
         &'a mut self,
         batch: &'a Batch,
         path: WritePath,
     ) -> BoxFuture<'a, Result<u64, WriteError>>;
+
+    /// Keeps a batch that the store refuses (for `why`) where a person finds it. Repeating it adds nothing. An error is
+    /// [`WriteError::Lost`] when it is to be tried again, anything else when the samples are lost.
+    fn set_aside<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        why: &'a WriteError,
+    ) -> BoxFuture<'a, Result<Aside, WriteError>>;
 }
 
 /// A change of the set of endpoints.

@@ -71,7 +71,8 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> AgentError {
 pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let settings = &args.agent;
     let database_url = env::database_url().map_err(AgentError::Config)?;
-    let database = Timescale::open(&database_url).map_err(AgentError::Database)?;
+    let database = Timescale::open_rereading(&database_url, env::database_url_again)
+        .map_err(AgentError::Database)?;
     let exporter = Exporter::install()
         .map_err(|error| system("start the metrics exporter")(std::io::Error::other(error)))?;
     telemetry::register();

@@ -1,8 +1,11 @@
 //! The table of endpoints as the catalog's source, and the table of gaps as the ledger's store: where `pipeline`, which
 //! names no database, meets `store`.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Problem;
 use crate::domain::{AgentIdentity, EndpointId, Partition};
@@ -118,10 +121,18 @@ impl CatalogSource for TableSource {
     }
 }
 
-/// The table `gaps`.
+/// Gaps younger than this are told again after a failover, which may have lost them; a standby that is further behind
+/// is none to be promoted.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
+/// So many at most.
+const TELL_AGAIN_MAX: usize = 1_000;
+
+/// The table `gaps`. Clones share what they remember.
+#[derive(Clone)]
 pub struct Ledger {
     store: Timescale,
     session: Session,
+    told: Rc<RefCell<VecDeque<(Instant, Gap)>>>,
 }
 
 impl Ledger {
@@ -130,7 +141,31 @@ impl Ledger {
         Self {
             store: store.clone(),
             session,
+            told: Rc::default(),
         }
+    }
+
+    /// Tells the gaps of the last minutes again; what is there already stays as it is.
+    pub async fn tell_again(&self) -> Result<(), timescale::Error> {
+        let gaps: Vec<Gap> = self.told.borrow().iter().map(|(_, gap)| *gap).collect();
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        self.tell(&gaps).await
+    }
+
+    async fn tell(&self, gaps: &[Gap]) -> Result<(), timescale::Error> {
+        let row = |gap: &Gap| timescale::Gap {
+            from: gap.from,
+            to: gap.to,
+            reason: gap.reason,
+            samples: gap.samples,
+            detail: None,
+        };
+        let rows: Vec<_> = gaps.iter().map(row).collect();
+        self.store
+            .record_gaps(&self.session.agent, self.session.partition, &rows)
+            .await
     }
 }
 
@@ -140,17 +175,15 @@ impl GapStore for Ledger {
         gaps: &'a [Gap],
     ) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error>>> {
         Box::pin(async move {
-            let row = |gap: &Gap| timescale::Gap {
-                from: gap.from,
-                to: gap.to,
-                reason: gap.reason,
-                samples: gap.samples,
-                detail: None,
-            };
-            let rows: Vec<_> = gaps.iter().map(row).collect();
-            self.store
-                .record_gaps(&self.session.agent, self.session.partition, &rows)
-                .await?;
+            self.tell(gaps).await?;
+            let mut told = self.told.borrow_mut();
+            let now = Instant::now();
+            told.extend(gaps.iter().map(|gap| (now, *gap)));
+            while let Some((at, _)) = told.front()
+                && (told.len() > TELL_AGAIN_MAX || at.elapsed() > TELL_AGAIN)
+            {
+                told.pop_front();
+            }
             Ok(())
         })
     }

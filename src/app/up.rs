@@ -86,8 +86,10 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     let agent_url = env::database_url().map_err(UpError::Config)?;
     let admin_url = env::admin_database_url().map_err(UpError::Config)?;
     // Both are looked at before anything waits.
-    let database = Timescale::open(&agent_url).map_err(UpError::Database)?;
-    let admin = Timescale::open(&admin_url).map_err(UpError::Database)?;
+    let database = Timescale::open_rereading(&agent_url, env::database_url_again)
+        .map_err(UpError::Database)?;
+    let admin = Timescale::open_rereading(&admin_url, env::admin_database_url_again)
+        .map_err(UpError::Database)?;
     check_spool_folder(&args.agent)?;
     let exporter = Exporter::install().map_err(|error| UpError::System {
         what: "start the metrics exporter",

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use jiff::{SignedDuration, Timestamp as Instant};
 use serde::Serialize;
 
-use super::output::print;
+use super::output::{plain, print};
 use crate::config::{Problem, env};
 use crate::domain::Timestamp;
 use crate::store::timescale::{Audit, AuditWindow, EndpointAudit, Error, Timescale};
@@ -198,7 +198,8 @@ fn line(endpoint: &EndpointAudit) -> String {
     };
     let skipped: i64 = audit.skipped.values().sum();
     format!(
-        "endpoint {endpoint_id} at {location}: due {}, up {}, degraded {}, down {}, skipped {skipped}{}, off {}, missing {}{}\n",
+        "endpoint {endpoint_id} at {}: due {}, up {}, degraded {}, down {}, skipped {skipped}{}, off {}, missing {}{}\n",
+        plain(location),
         audit.due,
         audit.up,
         audit.degraded,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::output::plain;
 use crate::app::up::UpError;
 use crate::config::Problem;
 use crate::store::timescale::endpoints::EndpointsError;
@@ -41,6 +42,6 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 /// Prints `error` with its causes as one line, `error: …: cause`, and gives its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let chain = format!("{error:#}").replace('\n', " ");
-    eprintln!("error: {chain}");
+    eprintln!("error: {}", plain(&chain));
     ExitCode::from(code_of(error))
 }

@@ -34,7 +34,8 @@ pub struct WaitArgs {
 
 /// Runs `watcher migrate`.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let database = Database::from_url(&env::admin_database_url()?)?;
+    let database =
+        Database::from_url(&env::admin_database_url()?)?.rereading(env::admin_database_url_again);
     let done = if args.check {
         schema_state(&database).await.map(say_state)
     } else {
@@ -78,7 +79,7 @@ fn say_state(state: SchemaState) -> ExitCode {
 
 /// Runs `watcher wait-db`.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
-    let database = Database::from_url(&env::database_url()?)?;
+    let database = Database::from_url(&env::database_url()?)?.rereading(env::database_url_again);
     let mut said = None;
     let mut progress = |error: &ConnectError, waited: Duration| {
         // Something new at once, the same again every five seconds.

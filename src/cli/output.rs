@@ -16,6 +16,20 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result
     }
 }
 
+/// `text` on one line of a terminal: what would move the cursor, recolour, reorder or hide what stands around it is
+/// escaped. Names, URLs and messages may hold anything.
+pub fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        match c.is_control() || invisible {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// More problems than a person reads; the count says the rest.
 const PROBLEMS_SHOWN: usize = 1_000;
 
@@ -24,7 +38,7 @@ pub fn print_problems(label: &str, problems: &[Problem]) {
     let mut out = io::BufWriter::new(io::stderr().lock());
     for problem in problems.iter().take(PROBLEMS_SHOWN) {
         // Nowhere to report that standard error is gone.
-        let _ = writeln!(out, "{label}{problem}");
+        let _ = writeln!(out, "{label}{}", plain(&problem.to_string()));
     }
     if let Some(more @ 1..) = problems.len().checked_sub(PROBLEMS_SHOWN) {
         let _ = writeln!(out, "{label}… and {more} more");

@@ -1,6 +1,5 @@
 //! `watcher probe`: one probe now, for a person's eyes or as JSON.
 
-mod json;
 mod view;
 
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use serde_json::{Map, Value as Json};
 use tokio::task::LocalSet;
 
@@ -18,6 +18,7 @@ use crate::domain::{Check, Endpoint, Outcome, Sample, Timestamp};
 use crate::net::policy::PolicyOptions;
 use crate::probe::matcher::{Matcher, MatcherOptions};
 use crate::probe::{Prober, ProberOptions, SUSPECT_ABOVE};
+use crate::store::sample_json;
 
 /// Probe one URL now, and draw what it took; exit 0 when up, 1 when down.
 #[derive(clap::Args, Debug)]
@@ -95,6 +96,25 @@ pub struct Args {
     /// Name of where this is probed from, in --json.
     #[arg(long, env = "WATCHER_LOCATION", default_value = "default")]
     location: String,
+    /// Refuse to probe private and loopback addresses.
+    #[arg(long, env = "WATCHER_DENY_PRIVATE")]
+    deny_private: bool,
+    /// Networks that may be probed although they are link-local or metadata addresses (repeated or comma-separated).
+    #[arg(
+        long,
+        env = "WATCHER_ALLOW_ADDRESSES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    allow_addresses: Vec<IpNet>,
+    /// Further networks that must not be probed (repeated or comma-separated).
+    #[arg(
+        long,
+        env = "WATCHER_DENY_ADDRESSES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    deny_addresses: Vec<IpNet>,
     /// Print one JSON object with the columns of `metrics`.
     #[arg(long, env = "WATCHER_PROBE_JSON")]
     json: bool,
@@ -125,7 +145,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (matcher, thread) =
         Matcher::start(MatcherOptions::default()).context("start the match thread")?;
     let prober = Prober::new(ProberOptions {
-        policy: PolicyOptions::default(),
+        policy: PolicyOptions {
+            allow: args.allow_addresses,
+            deny: args.deny_addresses,
+            deny_private: args.deny_private,
+        },
         name_servers: None,
         matcher,
         suspect_above: SUSPECT_ABOVE,
@@ -136,7 +160,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .await;
     thread.stop();
     match args.json {
-        true => print(|out| writeln!(out, "{}", json::row(&sample, &args.location)))?,
+        true => print(|out| writeln!(out, "{}", sample_json::row(&sample, &args.location, None)))?,
         false => {
             let screen = view::Screen::of_stdout();
             print(|out| view::draw(out, &endpoint, &sample, screen, now))?;

@@ -14,12 +14,13 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of `field`, without a place.
+    /// A problem of `field`, without a place. Control characters are escaped: messages quote what was written, also by
+    /// way of libraries, and go to terminals and into tables (PostgreSQL takes no NUL).
     pub fn of(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             place: String::new(),
-            field: field.into(),
-            message: message.into(),
+            field: escaped(field.into()),
+            message: escaped(message.into()),
         }
     }
 
@@ -31,6 +32,20 @@ impl Problem {
             ..self
         }
     }
+}
+
+fn escaped(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 impl fmt::Display for Problem {
@@ -45,3 +60,22 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Pattern;
+
+    #[test]
+    fn what_a_library_quotes_holds_no_control_characters() {
+        let error = Pattern::compile("(?=a)(?\0\u{1b}[31m)")
+            .unwrap_err()
+            .to_string();
+        let problem = Problem::of("regex", error);
+        assert!(
+            !problem.to_string().contains(char::is_control),
+            "{problem:?}"
+        );
+        assert_eq!(Problem::of("a\u{7}", "b\r").to_string(), "a\\u{7}: b\\u{d}");
+    }
+}

@@ -99,6 +99,9 @@ impl SecretSource for ProcessSecrets {
 }
 
 fn read_file(path: &str) -> Result<String, String> {
+    if is_own_file(path)? {
+        return Err("the agent's own, which is not given to endpoints".to_owned());
+    }
     let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
         return Err("not a file".to_owned());
@@ -109,8 +112,55 @@ fn read_file(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
+/// Whether `path`, links followed, is where this process has a secret of its own: a file that one of its variables
+/// names, or the system's account of processes, whose environments hold the rest.
+fn is_own_file(path: &str) -> Result<bool, String> {
+    let real = std::fs::canonicalize(path).map_err(|error| error.to_string())?;
+    if real.starts_with("/proc") {
+        return Ok(true);
+    }
+    let names_secret =
+        |name: &str| name == "PGPASSFILE" || (own_variable(name) && name.ends_with("_FILE"));
+    let mut own = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(names_secret));
+    Ok(own.any(|(_, value)| std::fs::canonicalize(value).is_ok_and(|own| own == real)))
+}
+
 impl SecretSource for Unread {
     fn read(&self, _: &SecretRef) -> Result<Option<Secret>, String> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_secrets_are_not_given_to_endpoints() {
+        for text in [
+            "env:DATABASE_URL",
+            "env:DATABASE_URL_FILE",
+            "env:WATCHER_ANY",
+            "env:PGPASSWORD",
+        ] {
+            assert!(SecretRef::parse(text).is_err(), "{text}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/proc/self/environ", &link).unwrap();
+        for path in [
+            "/proc/self/environ",
+            "/proc/../proc/self/cmdline",
+            "/dev/../proc/self/environ",
+            link.to_str().unwrap(),
+        ] {
+            let refused = ProcessSecrets.read(&SecretRef::File(path.to_owned()));
+            let message = refused.expect_err(path);
+            assert!(message.contains("the agent's own"), "{path}: {message}");
+        }
+        let file = folder.path().join("token");
+        std::fs::write(&file, "t\n").unwrap();
+        let read = ProcessSecrets.read(&SecretRef::File(file.to_str().unwrap().to_owned()));
+        assert_eq!(read.unwrap().unwrap().expose(), "t");
     }
 }

@@ -104,10 +104,8 @@ fn split_scheme(text: &str) -> Result<(&str, &str), String> {
 /// `text` for a message: short, and without a user and password, which may be real ones.
 pub(crate) fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
-    let end = text[start..]
-        .find(['/', '?', '#'])
-        .map_or(text.len(), |at| start + at);
-    match text[start..end].rfind('@') {
+    // Up to the last `@` wherever it stands: a password that was not percent-encoded may hold a slash.
+    match text[start..].rfind('@') {
         Some(at) => shortened(&format!("{}…{}", &text[..start], &text[start + at..])),
         None => shortened(text),
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 const METADATA: &[&str] = &[
     "169.254.0.0/16", // link-local: AWS, GCP, Azure, OpenStack … metadata, ECS and EKS credentials
     "fe80::/10",      // link-local
-    "fd00:ec2::254/128", // AWS over IPv6
+    "fd00:ec2::/32",  // AWS over IPv6: metadata, credentials of EKS pods, name server, time
     "fd20:ce::254/128", // GCP over IPv6
     "100.100.100.200/32", // Alibaba
     "192.0.0.192/32", // Oracle, classic
@@ -137,7 +137,7 @@ fn parsed(nets: &[&str]) -> Vec<IpNet> {
 }
 
 /// The IPv4 addresses that an IPv6 address may stand for.
-fn embedded_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+fn embedded_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let s = address.segments();
     let v4 = |high: u16, low: u16| {
         let [a, b] = high.to_be_bytes();
@@ -146,21 +146,32 @@ fn embedded_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     };
     match s {
         // IPv4-compatible (deprecated, RFC 4291); `::` and `::1` are not meant.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None, None],
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None; 4],
         [0, 0, 0, 0, 0, 0, high, low]
-        // IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052, RFC 8215), ISATAP (RFC 5214).
+        // IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052), ISATAP (RFC 5214).
         | [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, _, _, _, high, low]
-        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => [v4(high, low), None],
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => [v4(high, low), None, None, None],
+        // NAT64 by a prefix of the network's own choice (RFC 8215): of 48, 56, 64 or 96 bits, which only the network
+        // knows. The shorter three leave out the ninth byte (RFC 6052, 2.2).
+        [0x64, 0xff9b, 1, ..] => {
+            let o = address.octets();
+            let at = |bytes: [usize; 4]| Some(Ipv4Addr::from(bytes.map(|n| o[n])));
+            [
+                at([6, 7, 9, 10]),
+                at([7, 9, 10, 11]),
+                at([9, 10, 11, 12]),
+                at([12, 13, 14, 15]),
+            ]
+        }
         // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => [v4(high, low), None],
+        [0x2002, high, low, ..] => [v4(high, low), None, None, None],
         // Teredo (RFC 4380): the server, and the client with its bits inverted.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
-            [v4(server_high, server_low), v4(!high, !low)]
+            [v4(server_high, server_low), v4(!high, !low), None, None]
         }
-        _ => [None, None],
+        _ => [None; 4],
     }
 }
 
@@ -190,6 +201,10 @@ mod tests {
             "64:ff9b::169.254.169.254",
             "64:ff9b:1::169.254.169.254",
             "64:ff9b:1:2:3:4:a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00:0",
+            "fd00:ec2::23",
             "2002:a9fe:a9fe::1",
             "2001:0:a9fe:a9fe::",
             "2001:0:1:1::5601:5601",

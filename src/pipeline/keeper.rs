@@ -4,6 +4,7 @@
 //! decided by [`next_step`], a plain function. While the store is away, batches go to the spool where there is one,
 //! and are held in memory where there is none.
 
+mod aside;
 mod recent;
 mod trouble;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::aside::AsideLog;
 use self::recent::Recent;
 use self::trouble::Trouble;
 use super::Gap;
@@ -55,6 +57,7 @@ pub struct Keeper<S> {
     /// No try to reach the store before this.
     retry_at: Instant,
     trouble: Trouble,
+    aside: AsideLog,
     closed_since: Option<Instant>,
 }
 
@@ -110,6 +113,7 @@ impl<S: SampleStore> Keeper<S> {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             retry_at: Instant::now(),
             trouble: Trouble::default(),
+            aside: AsideLog::default(),
             closed_since: None,
         }
     }
@@ -125,6 +129,7 @@ impl<S: SampleStore> Keeper<S> {
             if let Some(overflow) = &self.overflow {
                 overflow.report();
             }
+            self.repair().await;
             if rows == 0 && closed {
                 return 0;
             }
@@ -321,7 +326,14 @@ impl<S: SampleStore> Keeper<S> {
                         pending.push(second);
                         pending.push(first);
                     }
-                    Next::SetAside => self.set_aside(&batch, &error),
+                    Next::SetAside => {
+                        if let Err(away) = self.set_aside(&batch, &error).await {
+                            self.connected = false;
+                            telemetry::store_connected(false);
+                            pending.push(batch);
+                            return Tried::Away(away, pending);
+                        }
+                    }
                     Next::Reconnect => {
                         self.connected = false;
                         telemetry::store_connected(false);
@@ -336,6 +348,24 @@ impl<S: SampleStore> Keeper<S> {
             }
         }
         Tried::Done
+    }
+
+    /// A connection that broke while there was nothing to write may have been a failover's: what was acknowledged is
+    /// sent again without waiting for the next batch.
+    async fn repair(&mut self) {
+        if self.connected && !self.store.is_connected() {
+            self.connected = false;
+            telemetry::store_connected(false);
+        }
+        if self.connected || self.recent.is_empty() || !self.may_try() {
+            return;
+        }
+        if let Err(error) = self.reconnect().await {
+            self.away(&error, 0);
+        } else {
+            self.trouble.over();
+            self.backoff.reset();
+        }
     }
 
     async fn reconnect(&mut self) -> Result<(), WriteError> {
@@ -358,6 +388,7 @@ impl<S: SampleStore> Keeper<S> {
                 "the store had lost samples that it had acknowledged; stored again"
             );
         }
+        self.recent.acknowledged_again();
         self.connected = true;
         telemetry::store_connected(true);
         Ok(())
@@ -396,26 +427,34 @@ impl<S: SampleStore> Keeper<S> {
         Ok(())
     }
 
-    fn set_aside(&self, batch: &Batch, error: &WriteError) {
-        let Some(sample) = batch.samples.first() else {
-            return;
+    /// Keeps a refused sample where a person finds it, and names its tick. `Err` when the store went away meanwhile:
+    /// the sample is refused again when it is back.
+    async fn set_aside(&mut self, batch: &Batch, why: &WriteError) -> Result<(), WriteError> {
+        let Self {
+            store,
+            overflow,
+            buffer,
+            options,
+            ..
+        } = self;
+        let kept = store.set_aside(batch, why);
+        let kept = match beside(kept, overflow.as_mut(), buffer, options).await {
+            Err(error @ WriteError::Lost { .. }) => return Err(error),
+            kept => kept,
         };
-        telemetry::samples_dropped(DropReason::Refused, 1);
-        tracing::error!(
-            endpoint = sample.endpoint.0,
-            scheduled_us = sample.scheduled_at.as_micros(),
-            cause = chain(error),
-            "the store refuses this sample; it is lost"
-        );
-        let from = sample.scheduled_at;
-        let to = from.plus(Duration::from_millis(1));
-        // The ledger outlives the keepers.
-        let _ = self.gaps.send(Gap {
-            from,
-            to,
-            reason: GapReason::Refused,
-            samples: Some(1),
-        });
+        for sample in &batch.samples {
+            telemetry::samples_dropped(DropReason::Refused, 1);
+            self.aside.note(sample, why, &kept);
+            let from = sample.scheduled_at;
+            // The ledger outlives the keepers.
+            let _ = self.gaps.send(Gap {
+                from,
+                to: from.plus(Duration::from_millis(1)),
+                reason: GapReason::Refused,
+                samples: Some(1),
+            });
+        }
+        Ok(())
     }
 
     fn give_up(&self, in_hand: u64) -> u64 {
@@ -489,5 +528,7 @@ pub(crate) fn random() -> u32 {
     RandomState::new().hash_one(0u8) as u32
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

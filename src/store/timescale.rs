@@ -14,7 +14,9 @@ mod listen;
 mod migrate;
 mod plan;
 mod problems;
+mod refused;
 mod retention;
+mod server;
 mod sessions;
 mod sqlstate;
 mod tls;
@@ -41,6 +43,8 @@ pub use listen::ChangeListener;
 pub use migrate::{MigrateError, MigrateStep, Migrated, SchemaState, migrate, schema_state};
 pub use plan::LocationLoad;
 pub use problems::EndpointProblem;
+pub use refused::RefusedFile;
+pub use server::ServerId;
 pub use sessions::{Gap, SessionId};
 pub use sqlstate::{Class, classify};
 pub use url::UrlError;
@@ -52,7 +56,7 @@ pub use writer::{SampleWriter, WRITE_DEADLINE};
 /// full load beside them.
 const POOL_CONNECTIONS: usize = 4;
 /// How long an ordinary statement may take, waiting for a connection included. Above the server's own
-/// `statement_timeout` (session.sql), whose error says more.
+/// `statement_timeout`, whose error says more.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What went wrong with a statement.
@@ -116,6 +120,16 @@ impl Timescale {
     /// The database that a URL names. Nothing is connected yet; only the URL can be wrong.
     pub fn open(url: &Secret) -> Result<Self, UrlError> {
         Ok(Self::of(Arc::new(Database::from_url(url)?)))
+    }
+
+    /// Likewise; `origin` is asked for the URL again when the database refuses its credentials.
+    pub fn open_rereading(
+        url: &Secret,
+        origin: impl Fn() -> Result<Secret, String> + Send + Sync + 'static,
+    ) -> Result<Self, UrlError> {
+        Ok(Self::of(Arc::new(
+            Database::from_url(url)?.rereading(origin),
+        )))
     }
 
     /// A pool of connections to `database`.

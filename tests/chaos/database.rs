@@ -37,8 +37,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: |run| Box::pin(absent_at_start(run)),
     },
     Scenario {
+        name: "black-hole",
+        what: "packets to and from the server vanish",
+        rounds: 10,
+        smoke: None,
+        rate: 200,
+        run: |run| Box::pin(black_hole(run)),
+    },
+    Scenario {
         name: "half-open",
-        what: "packets to and from the server vanish, sockets stay open",
+        what: "connections to the server fall silent for good, sockets stay open",
         rounds: 20,
         smoke: None,
         rate: 200,
@@ -261,7 +269,92 @@ async fn absent_at_start(run: &mut Run) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Half of the rounds by packets that vanish, where this network is our own; else all by the proxy.
+/// Drops all packets to and from a port of this network namespace, or ends that.
+async fn drop_packets(port: u16, drop: bool) -> anyhow::Result<()> {
+    ensure!(
+        std::env::var_os("WATCHER_CHAOS_NAMESPACE").is_some(),
+        "needs a network of its own; run scripts/chaos as root"
+    );
+    for side in ["--dport", "--sport"] {
+        let status = tokio::process::Command::new("iptables")
+            .args([
+                if drop { "-I" } else { "-D" },
+                "INPUT",
+                "-i",
+                "lo",
+                "-p",
+                "tcp",
+            ])
+            .args([side, &port.to_string(), "-j", "DROP"])
+            .status()
+            .await?;
+        ensure!(status.success(), "iptables: {status}");
+    }
+    Ok(())
+}
+
+/// As when a cable is pulled: neither side hears that the other has gone.
+async fn black_hole(run: &mut Run) -> anyhow::Result<Outcome> {
+    let stage = Stage::set(run).await?;
+    let up = stage
+        .up(&stage.url, &[("WATCHER_WRITE_TIMEOUT", "4s")])
+        .await?;
+    stage.loaded(1).await?;
+    // The server's socket file is no packet.
+    let beside = run.instance.socket_url(&stage.database).await?;
+    let client = instance::connect(&beside).await?;
+    let sessions = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name like 'watcher/%' and client_addr is not null";
+    let mut outcome = Outcome::default();
+    let (mut freed_max, mut fresh_max) = (Duration::ZERO, Duration::ZERO);
+    let port = run.instance.port().await?;
+    for round in 0..run.rounds {
+        sleep(run.rng.millis(1_000, 3_000)).await;
+        let held: i64 = client.query_one(sessions, &[]).await?.get(0);
+        drop_packets(port, true).await?;
+        let began = Instant::now();
+        while client.query_one(sessions, &[]).await?.get::<_, i64>(0) > 0 {
+            ensure!(
+                began.elapsed() < Duration::from_secs(120),
+                "the server keeps our sessions"
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+        let freed = began.elapsed();
+        freed_max = freed_max.max(freed);
+        drop_packets(port, false).await?;
+        let fresh = stage.fresh_rows().await?;
+        fresh_max = fresh_max.max(fresh);
+        outcome.seen += u64::from(held > 0);
+        run.say(format_args!(
+            "round {}: {held} sessions freed after {:.1} s, fresh rows {:.1} s after the heal",
+            round + 1,
+            freed.as_secs_f64(),
+            fresh.as_secs_f64()
+        ));
+    }
+    let (judged, ending) = stage.end(up).await?;
+    outcome.judged = judged;
+    outcome.nothing_lost();
+    let seen = outcome.seen;
+    outcome.must_be_seen(seen, u64::from(run.rounds));
+    outcome.figure(
+        "sessions freed after",
+        format!("{:.1} s at most", freed_max.as_secs_f64()),
+    );
+    outcome.figure(
+        "fresh rows after",
+        format!("{:.1} s", fresh_max.as_secs_f64()),
+    );
+    // 15 s by its settings; one more for looking.
+    outcome.bar(
+        freed_max <= Duration::from_secs(16),
+        "the server kept a session longer than 15 s",
+    );
+    usual_figures(&mut outcome, &ending);
+    Ok(outcome)
+}
+
 async fn half_open(run: &mut Run) -> anyhow::Result<Outcome> {
     let stage = Stage::set(run).await?;
     let proxy = ChaosProxy::start(run.instance.address().await?, true);
@@ -325,7 +418,12 @@ async fn readonly(run: &mut Run) -> anyhow::Result<Outcome> {
             .context("/metrics")?;
         outcome.seen += u64::from(now > errors);
         errors = now;
-        admin.batch_execute("set default_transaction_read_only = off; alter system reset default_transaction_read_only").await?;
+        admin
+            .batch_execute("set default_transaction_read_only = off")
+            .await?;
+        admin
+            .batch_execute("alter system reset default_transaction_read_only")
+            .await?;
         admin.batch_execute("select pg_reload_conf()").await?;
         fresh_max = fresh_max.max(stage.fresh_rows().await?);
     }

@@ -51,6 +51,20 @@ impl Instance {
         Ok(self.script(&["url", database]).await?.trim().to_owned() + "?sslmode=disable")
     }
 
+    /// Likewise, by the server's socket file.
+    pub(crate) async fn socket_url(&self, database: &str) -> anyhow::Result<String> {
+        let url = url::Url::parse(&self.url(database).await?)?;
+        let cache = std::env::var("WATCHER_CACHE_DIR")
+            .or_else(|_| std::env::var("HOME").map(|home| home + "/.cache/watcher"))?;
+        let folder = format!("{cache}/timescaledb/instances/{}/run", self.name);
+        Ok(format!(
+            "postgres://postgres:{}@{}:{}/{database}",
+            url.password().context("a URL with a password")?,
+            folder.replace('/', "%2F"),
+            url.port().context("a URL with a port")?,
+        ))
+    }
+
     pub(crate) async fn port(&self) -> anyhow::Result<u16> {
         let url = url::Url::parse(&self.url("postgres").await?)?;
         url.port().context("a URL with a port")

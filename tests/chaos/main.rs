@@ -138,7 +138,7 @@ async fn programme(
     let limit = options
         .hours
         .map(|hours| Duration::from_secs_f64(hours * 3_600.0));
-    let instance = Rc::new(Instance::start("").await?);
+    let mut instance = Rc::new(Instance::start("").await?);
     for seed in first.. {
         for scenario in scenarios {
             let rounds = match (options.rounds, options.smoke) {
@@ -163,7 +163,14 @@ async fn programme(
             };
             let outcome = (scenario.run)(&mut run).await;
             let outcome = outcome.with_context(|| format!("scenario {}", scenario.name));
+            let failed = outcome.is_err();
             report.add(scenario.name, rounds, seed, run.began.elapsed(), outcome);
+            if failed {
+                // Who knows what it left: stopped, read-only, full.
+                drop(run);
+                drop(instance);
+                instance = Rc::new(Instance::start("").await?);
+            }
         }
         if limit.is_none_or(|limit| began.elapsed() >= limit) {
             break;

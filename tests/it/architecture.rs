@@ -25,7 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("deadpool_postgres", &["store"]),
     ("hickory_resolver", &["net"]),
     ("fancy_regex", &["domain"]),
-    ("hyper", &["probe", "target"]),
+    ("hyper", &["api", "probe", "target"]),
     ("metrics", &["telemetry"]),
     ("refinery", &["store"]),
     ("rusqlite", &["spool"]),

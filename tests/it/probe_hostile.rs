@@ -286,6 +286,78 @@ fn http_2_storms_are_told() {
     up(&rig.get(&target.http_url()));
 }
 
+/// A HEADERS frame on stream 1 that ends the head but not the stream: `:status: 200`, and `block`.
+fn h2_head(block: &[u8]) -> Vec<u8> {
+    let len = block.len() as u32 + 1;
+    let mut frame = b"\0\0\0\x04\0\0\0\0\0".to_vec();
+    frame.extend(&len.to_be_bytes()[1..]);
+    frame.extend(b"\x01\x04\0\0\0\x01\x88");
+    frame.extend(block);
+    frame
+}
+
+#[test]
+fn http_2_frames_without_end_or_use_end_at_a_bound() {
+    let (rig, target) = (Rig::new(), target());
+    let settings: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    let head: &[u8] = h2_head(b"").leak();
+    // One field of 4 000 bytes, named ten thousand times from the table: forty megabytes in fourteen kilobytes.
+    let mut bomb = b"\x40\x01a\x7f\xa1\x1e".to_vec();
+    bomb.resize(bomb.len() + 4_000, b'b');
+    bomb.resize(bomb.len() + 10_000, 0xbe);
+    let bomb: &[u8] = h2_head(&bomb).leak();
+    for (what, start, piece) in [
+        (
+            "window updates",
+            settings,
+            &b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01"[..],
+        ),
+        (
+            "priorities",
+            settings,
+            b"\0\0\x05\x02\0\0\0\0\x03\0\0\0\0\x10",
+        ),
+        ("frames of no known type", settings, b"\0\0\0\xee\0\0\0\0\0"),
+        ("resets", settings, b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08"),
+        (
+            "farewells",
+            settings,
+            b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0",
+        ),
+        (
+            "pushes",
+            settings,
+            b"\0\0\x05\x05\x04\0\0\0\x01\0\0\0\x02\x82",
+        ),
+        (
+            "heads without end",
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x88",
+            b"\0\0\0\x09\0\0\0\0\x01",
+        ),
+        (
+            "a head that unpacks to forty megabytes",
+            bomb,
+            b"\0\0\0\x04\x01\0\0\0\0",
+        ),
+        ("bodies of nothing", head, b"\0\0\0\0\0\0\0\0\x01"),
+        (
+            "padding",
+            head,
+            b"\0\0\x09\0\x08\0\0\0\x01\x08\0\0\0\0\0\0\0\0",
+        ),
+    ] {
+        let address = flooding_at_once(start, piece);
+        let endpoint = endpoint_with(&format!("http://{address}/"), |check| {
+            check.http_version = HttpVersion::Http2;
+            check.body_bytes_max = 1_000;
+        });
+        let sample = probe(&rig, endpoint);
+        assert!(sample.reason.is_some(), "{what}: {sample:?}");
+        assert!(sample.bytes_received < 8 << 20, "{what}: {sample:?}");
+    }
+    up(&rig.get(&target.http_url()));
+}
+
 fn flooding_at_once(head: &'static [u8], piece: &'static [u8]) -> SocketAddr {
     serving(move |mut stream: TcpStream| {
         std::thread::spawn(move || {

@@ -519,7 +519,7 @@ async fn problems_are_replaced_and_those_that_stay_keep_their_since() {
         )
         .await
         .unwrap();
-    assert_eq!(text().await, "7 lab regex bad; 7 lab url no host\u{fffd}");
+    assert_eq!(text().await, "7 lab regex bad; 7 lab url no host\\u{0}");
     let since = row(
         &client,
         "select since::text from endpoint_problems where field = 'regex'",

@@ -132,6 +132,26 @@ async fn a_write_into_a_silent_connection_ends_by_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ended_between_two_batches_is_not_made_anew_in_silence() {
+    let (database, proxy, mut writer) = stage().await;
+    for path in [WritePath::Fast, WritePath::Tolerant] {
+        connect(&mut writer).await;
+        deliver(&mut writer, &batch(10)).await;
+        let cut = proxy.seen().cut;
+        proxy.drop_connections(false);
+        eventually("the cut", async || {
+            // Time for the connection's task to notice, too.
+            rows(&database).await > 0 && proxy.seen().cut > cut
+        })
+        .await;
+        let next = batch(10);
+        let written = writer.write(&next, path).await;
+        assert!(is_lost(&written), "{written:?}");
+        assert_eq!(deliver(&mut writer, &next).await, 10);
+    }
+}
+
+#[tokio::test]
 async fn the_server_ends_a_transaction_that_its_writer_left_open() {
     let (database, proxy, mut writer) = stage().await;
     connect(&mut writer).await;

@@ -3,55 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::Client;
 use watcher::config::Problem;
 use watcher::domain::{AgentIdentity, Batch, EndpointId, Partition, Sample, Timestamp};
-use watcher::store::timescale::{SampleWriter, Timescale};
+use watcher::store::timescale::{SampleWriter, schema_state};
 use watcher::store::{SampleStore, Session, WritePath};
 
-use crate::support::database::{TestDatabase, connect, number, open, refusal, row};
-
-/// A login role of this test's own that has one of ours; gone with it, as far as a server shared by tests allows.
-struct Login<'a> {
-    database: &'a TestDatabase,
-    name: String,
-}
-
-impl<'a> Login<'a> {
-    async fn new(database: &'a TestDatabase, suffix: &str, role: &str) -> Self {
-        let name = format!("{}_{suffix}", database.name());
-        let sql = format!("create role {name} login password 'pw' in role {role}");
-        database
-            .client()
-            .await
-            .batch_execute(&sql)
-            .await
-            .expect(&sql);
-        Self { database, name }
-    }
-
-    fn url(&self) -> String {
-        self.database.url_as(&self.name, "pw")
-    }
-
-    async fn client(&self) -> Client {
-        connect(&self.url()).await
-    }
-
-    fn store(&self) -> Timescale {
-        open(&self.url())
-    }
-
-    async fn remove(self) {
-        let sql = format!("drop owned by {0}; drop role {0}", self.name);
-        self.database
-            .client()
-            .await
-            .batch_execute(&sql)
-            .await
-            .expect(&sql);
-    }
-}
+use crate::support::database::{TestDatabase, number, refusal, row};
+use crate::support::login::Login;
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -150,10 +108,8 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
             .unwrap_err()
             .is_missing_privilege()
     );
-    assert_eq!(
-        number(&client, "select version::bigint from schema_version").await,
-        5
-    );
+    let state = schema_state(store.database()).await.unwrap();
+    assert!(state.is_current(), "{state:?}");
     agent.remove().await;
 }
 

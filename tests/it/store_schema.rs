@@ -455,13 +455,16 @@ async fn migrating_many_times_at_once_is_migrating_once() {
         assert_eq!(migrated.version, state.known);
         applied += migrated.applied.len();
     }
-    assert_eq!(applied, state.known as usize);
+    // Numbers may be left out.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    let files = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(applied, files);
     let applying = steps
         .iter()
         .flatten()
         .filter(|s| matches!(s, MigrateStep::Applying { .. }))
         .count();
-    assert_eq!(applying, state.known as usize);
+    assert_eq!(applying, files);
     assert!(
         schema_state(stores[0].database())
             .await

@@ -1,5 +1,6 @@
 //! The keeper thread: catalog, session, keepers, gaps, heartbeat, health. It yields to the probe thread.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,9 @@ use crate::pipeline::ledger::{self, Unwritten};
 use crate::pipeline::totals::Totals;
 use crate::pipeline::{Command, Gap};
 use crate::store::Session;
-use crate::store::timescale::{SampleWriter, SessionId, Timescale, Usage};
+use crate::store::timescale::{
+    self, RefusedFile, SampleWriter, ServerId, SessionId, Timescale, Usage,
+};
 use crate::telemetry::{self, prometheus::Exporter};
 
 /// `agents.last_seen` is this fresh; a successor that finds a session without an end counts from there.
@@ -144,8 +147,12 @@ impl KeeperThread {
         });
         let mut keepers = JoinSet::new();
         for _ in 0..args.agent.keepers {
-            let writer =
+            let mut writer =
                 SampleWriter::new(database.database().clone()).within(args.agent.write_timeout);
+            if let Some(folder) = args.agent.spool_dir.as_deref().filter(|_| spools.is_some()) {
+                let name = format!("refused-{}.jsonl", args.partition.index());
+                writer = writer.keeping_refused_in(RefusedFile::at(folder.join(name)));
+            }
             let keeper = Keeper::new(
                 options.clone(),
                 buffer.clone(),
@@ -161,12 +168,18 @@ impl KeeperThread {
         drop(gaps_sender);
         let unwritten = Unwritten::default();
         let mut ledger = JoinSet::new();
-        ledger.spawn_local(ledger::run(
-            Ledger::new(&database, session.clone()),
-            gaps,
-            unwritten.clone(),
-        ));
-        company.spawn_local(heartbeat(database.clone(), session_id));
+        let told = Ledger::new(&database, session.clone());
+        ledger.spawn_local(ledger::run(told.clone(), gaps, unwritten.clone()));
+        let session_id = Rc::new(Cell::new(session_id));
+        let presence = Presence {
+            store: database.clone(),
+            session: session.clone(),
+            id: session_id.clone(),
+            told,
+            server: None,
+            again: false,
+        };
+        company.spawn_local(heartbeat(presence));
         company.spawn_local(report_usage(database.clone(), session.clone(), totals));
 
         tokio::select! {
@@ -186,6 +199,7 @@ impl KeeperThread {
         let gaps = unwritten.take();
         // A session that lost samples is not ended in order: its successor has to look at it.
         let stopped_at = stopped_at.filter(|_| unsaved == 0);
+        let session_id = session_id.get();
         let mut told = gaps.is_empty();
         if let Some(at) = stopped_at {
             told &= end(&database, session_id, at).await;
@@ -268,13 +282,46 @@ async fn end(store: &Timescale, id: SessionId, at: Timestamp) -> bool {
     timeout(END_WITHIN, tries).await.is_ok()
 }
 
-async fn heartbeat(store: Timescale, id: SessionId) {
+/// What the database is told of this process every few seconds, and again when a failover may have lost it.
+struct Presence {
+    store: Timescale,
+    session: Session,
+    id: Rc<Cell<SessionId>>,
+    told: Ledger,
+    server: Option<ServerId>,
+    /// What was told is to be told again.
+    again: bool,
+}
+
+impl Presence {
+    async fn tell(&mut self) -> Result<(), timescale::Error> {
+        self.again |= self.store.has_failed_over(&mut self.server).await?;
+        if !self.again && self.store.heartbeat(self.id.get(), wall_now()).await? {
+            return Ok(());
+        }
+        self.again = true;
+        let id = self
+            .store
+            .start_session(&self.session, DEATH_HORIZON)
+            .await?;
+        self.id.set(id);
+        self.told.tell_again().await?;
+        self.store.heartbeat(id, wall_now()).await?;
+        self.again = false;
+        tracing::warn!(
+            "the database is another one, or was restarted; it was told again of this agent and its gaps"
+        );
+        Ok(())
+    }
+}
+
+async fn heartbeat(mut presence: Presence) {
     let mut warned = false;
     loop {
         sleep(HEARTBEAT).await;
         let beat = async {
-            store.heartbeat(id, wall_now()).await?;
-            store.clock_offset().await
+            presence.tell().await?;
+            presence.store.clock_offset().await
         };
         match beat.await {
             Ok(offset) => {

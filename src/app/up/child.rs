@@ -102,6 +102,9 @@ impl Child {
             .env("WATCHER_PARTITION", self.partition.to_string())
             .env(SUPERVISED, "1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            // The owner's password is for migrations, which are not an agent's.
+            .env_remove("WATCHER_ADMIN_DATABASE_URL")
+            .env_remove("WATCHER_ADMIN_DATABASE_URL_FILE")
             .stdin(Stdio::from(theirs))
             .kill_on_drop(true)
             .spawn()?;

@@ -9,7 +9,7 @@ use super::changes::changes;
 use super::write::{Mode, Outcome, Refused, write};
 use super::{connect, counted, print_found};
 use crate::cli::exit;
-use crate::cli::output::{print, print_problems};
+use crate::cli::output::{plain, print, print_problems};
 use crate::config::Located;
 
 /// Arguments of `watcher endpoints apply`.
@@ -73,16 +73,16 @@ fn print_outcome(
             .map(|located| &located.definition)
     };
     for definition in difference.added.iter().copied().filter_map(definition) {
-        writeln!(out, "+ {}", definition.label())?;
+        writeln!(out, "+ {}", plain(&definition.label()))?;
     }
     for (ordinal, before) in &difference.changed {
         if let Some(after) = definition(*ordinal) {
             let changes = changes(&before.definition, after);
-            writeln!(out, "~ {} ({changes})", after.label())?;
+            writeln!(out, "~ {} ({})", plain(&after.label()), plain(&changes))?;
         }
     }
     for gone in removed {
-        writeln!(out, "- {}", gone.definition.label())?;
+        writeln!(out, "- {}", plain(&gone.definition.label()))?;
     }
     let (added, changed) = (difference.added.len(), difference.changed.len());
     let unchanged = wanted.len() - added - changed;

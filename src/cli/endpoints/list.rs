@@ -10,8 +10,11 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
 use super::{connect, counted, explained};
-use crate::cli::output::print;
+use crate::cli::output::{plain, print};
 use crate::store::timescale::endpoints::{Reported, Stored, for_each, problem_counts, problems};
+
+/// A refused row may hold a URL of a megabyte.
+const CELL_CHARS_MAX: usize = 300;
 
 /// Arguments of `watcher endpoints list`.
 #[derive(Args, Debug)]
@@ -121,15 +124,12 @@ fn new_table(header: &[&str]) -> Table {
     table
 }
 
-/// Names and URLs may hold anything: what would move the cursor is shown escaped.
-fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_unicode());
-            let itself = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(itself)
-        })
-        .collect()
+/// A cell that a person reads; `--json` has all of a text that is longer.
+fn cell(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}… ({} bytes)", plain(&text[..end]), text.len()),
+        None => plain(text),
+    }
 }
 
 fn table(
@@ -146,9 +146,9 @@ fn table(
         let problems = problems(row.id);
         table.add_row([
             row.id.to_string(),
-            plain(d.group.as_deref().unwrap_or_default()),
-            plain(d.name.as_deref().unwrap_or_default()),
-            plain(&d.url),
+            cell(d.group.as_deref().unwrap_or_default()),
+            cell(d.name.as_deref().unwrap_or_default()),
+            cell(&d.url),
             format!("{}s", d.interval_s),
             if d.enabled { "yes" } else { "no" }.to_owned(),
             if problems == 0 {
@@ -178,10 +178,10 @@ fn problem_table(out: &mut dyn Write, problems: &[Reported], limit: usize) -> st
     for problem in problems.iter().take(limit) {
         table.add_row([
             problem.endpoint.id.to_string(),
-            plain(&problem.endpoint.definition.label()),
-            plain(&problem.location),
-            problem.field.clone(),
-            plain(&problem.message),
+            cell(&problem.endpoint.definition.label()),
+            cell(&problem.location),
+            cell(&problem.field),
+            cell(&problem.message),
             problem.since.strftime("%F %T").to_string(),
         ]);
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{connect, explained};
 use crate::cli::exit;
-use crate::cli::output::print;
+use crate::cli::output::{plain, print};
 use crate::store::timescale::endpoints::{Editor, Removal};
 
 /// Arguments of `watcher endpoints rm`.
@@ -59,7 +59,7 @@ pub(super) async fn run(args: RemoveArgs) -> anyhow::Result<ExitCode> {
     };
     print(|out| {
         for row in &removed {
-            writeln!(out, "- {}", row.definition.label())?;
+            writeln!(out, "- {}", plain(&row.definition.label()))?;
         }
         writeln!(out, "{} removed{done}", removed.len())
     })?;

@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::json::instant;
+use crate::cli::output::plain;
 use crate::domain::{Endpoint, Outcome, Reason, Sample, Timestamp};
+use crate::store::sample_json::instant;
 
 /// What may be drawn on.
 #[derive(Clone, Copy, Debug)]
@@ -223,11 +224,4 @@ fn bytes(bytes: u64) -> String {
         1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
-}
-
-/// What a target says must not move the cursor.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::domain::{Batch, Sample};
 
-/// Acknowledged batches younger than this are sent again after a reconnect: a standby that was promoted may lack them.
+/// Acknowledged batches younger than this are kept to be sent again after a reconnect: a standby that was promoted may
+/// lack them. By the time of the newest: an outage may last longer than this.
 const RESEND_AGE: Duration = Duration::from_secs(60);
 /// Rows kept for that at most: 32 MiB.
 const RESEND_ROWS: usize = 32 * 1024 * 1024 / size_of::<Sample>();
@@ -31,10 +32,19 @@ impl Recent {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     pub(super) fn batches(&self) -> impl Iterator<Item = &Batch> {
-        self.batches
-            .iter()
-            .filter(|(acknowledged, _)| acknowledged.elapsed() <= RESEND_AGE)
-            .map(|(_, batch)| batch)
+        self.batches.iter().map(|(_, batch)| batch)
+    }
+
+    /// All were acknowledged again: a second failover may follow the first.
+    pub(super) fn acknowledged_again(&mut self) {
+        let now = Instant::now();
+        for (acknowledged, _) in &mut self.batches {
+            *acknowledged = now;
+        }
     }
 }

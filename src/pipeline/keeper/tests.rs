@@ -7,7 +7,7 @@ use super::*;
 use crate::config::args::SpoolMode;
 use crate::domain::{EndpointId, Sample, Timestamp};
 use crate::spool::{Spool, SpoolOptions};
-use crate::store::BoxFuture;
+use crate::store::{Aside, BoxFuture};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fault {
@@ -25,6 +25,7 @@ struct World {
     faults: VecDeque<Fault>,
     poison: HashSet<i64>,
     rows: Vec<i64>,
+    aside: Vec<i64>,
     connected: bool,
     forgets_on_loss: bool,
     writes: Vec<(usize, WritePath)>,
@@ -95,6 +96,22 @@ impl SampleStore for Store {
         }
         Box::pin(async move { result })
     }
+
+    fn is_connected(&self) -> bool {
+        self.0.borrow().connected
+    }
+
+    fn set_aside<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        _: &'a WriteError,
+    ) -> BoxFuture<'a, Result<Aside, WriteError>> {
+        let mut world = self.0.borrow_mut();
+        world
+            .aside
+            .extend(batch.samples.iter().map(|s| s.endpoint.0));
+        Box::pin(async { Ok(Aside::Store) })
+    }
 }
 
 fn options() -> Rc<KeeperOptions> {
@@ -113,6 +130,7 @@ struct Run {
     rows: Vec<i64>,
     unsaved: u64,
     gaps: Vec<Gap>,
+    aside: Vec<i64>,
     writes: Vec<(usize, WritePath)>,
 }
 
@@ -151,6 +169,7 @@ async fn run(world: World) -> Run {
         rows,
         unsaved,
         gaps,
+        aside: std::mem::take(&mut world.aside),
         writes: std::mem::take(&mut world.writes),
     }
 }
@@ -243,6 +262,7 @@ async fn a_refused_row_is_set_aside_and_the_others_are_stored() {
     })
     .await;
     assert_eq!(run.rows, [1, 2, 4, 5, 6, 7, 8, 10]);
+    assert_eq!(run.aside, [3, 9]);
     let lost: Vec<_> = run
         .gaps
         .iter()

@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error as PgError, IsolationLevel, Row};
 
+use super::server::{self, ServerId};
 use super::{Error, Timescale};
 use crate::config::EndpointRow;
 use crate::domain::{EndpointId, Partition, Timestamp};
@@ -19,14 +20,20 @@ const SNAPSHOT_SQL: &str = include_str!("catalog_snapshot.sql");
 /// For a load on a slow machine; measured: 1 000 000 rows in 6 s by an unoptimised build.
 const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What a look has seen: a snapshot of the database. The next look begins there.
+/// What a look has seen: a snapshot of the database, and of which server. The next look begins there.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cursor(String);
+pub struct Cursor {
+    snapshot: String,
+    server: Option<ServerId>,
+}
 
 impl Cursor {
-    /// From PostgreSQL's text of a `pg_snapshot`.
+    /// From PostgreSQL's text of a `pg_snapshot`, of whichever server answers.
     pub fn from_text(snapshot: impl Into<String>) -> Self {
-        Self(snapshot.into())
+        Self {
+            snapshot: snapshot.into(),
+            server: None,
+        }
     }
 }
 
@@ -35,7 +42,7 @@ impl Cursor {
 pub enum Changes {
     /// All changes were given; the next look begins here.
     UpTo(Cursor),
-    /// The database is behind what was seen before (a failover that lost commits, a restore): load everything anew.
+    /// The database may be behind what was seen before (a failover that lost commits, a restore): load everything anew.
     Reload,
 }
 
@@ -58,6 +65,7 @@ impl Timescale {
             transaction
                 .batch_execute(include_str!("catalog_patience.sql"))
                 .await?;
+            let server = server::look(&*transaction).await?.server;
             let snapshot: String = transaction.query_one(SNAPSHOT_SQL, &[]).await?.try_get(0)?;
             let (index, count) = share(partition);
             let parameters: [&(dyn ToSql + Sync); 3] = [&index, &count, &location];
@@ -66,7 +74,10 @@ impl Timescale {
                 each(CatalogChange::Upsert(Box::new(endpoint(&row, 0)?)));
             }
             transaction.commit().await?;
-            Ok(Cursor(snapshot))
+            Ok(Cursor {
+                snapshot,
+                server: Some(server),
+            })
         })
         .await
     }
@@ -81,16 +92,22 @@ impl Timescale {
         each: &mut dyn FnMut(CatalogChange),
     ) -> Result<Changes, Error> {
         self.run("look for changed endpoints", async |client| {
+            // Before the look: a failover in between is seen by the next one.
+            if let Some(before) = &since.server
+                && server::look(&***client).await?.may_lack_what(before)
+            {
+                return Ok(Changes::Reload);
+            }
             let statement = client.prepare_cached(CHANGES_SQL).await?;
             let (index, count) = share(partition);
-            let parameters: [&(dyn ToSql + Sync); 4] = [&index, &count, &location, &since.0];
+            let parameters: [&(dyn ToSql + Sync); 4] = [&index, &count, &location, &since.snapshot];
             let mut rows = pin!(client.query_raw(&statement, parameters).await?);
             let mut cursor = since.clone();
             while let Some(row) = rows.try_next().await? {
                 if row.try_get(1)? {
                     return Ok(Changes::Reload);
                 }
-                cursor.0 = row.try_get(0)?;
+                cursor.snapshot = row.try_get(0)?;
                 let Some(id) = row.try_get(2)? else { continue };
                 each(match row.try_get::<_, Option<i64>>(3)? {
                     Some(_) => CatalogChange::Upsert(Box::new(endpoint(&row, 3)?)),

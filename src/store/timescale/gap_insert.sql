@@ -1,2 +1,4 @@
+-- Told again, it is the same gap.
 insert into gaps (agent, location, partition_index, partition_count, during, reason, samples, detail)
 values ($1, $2, $3, $4, tstzrange($5, $6, '[]'), $7, $8, $9)
+on conflict do nothing

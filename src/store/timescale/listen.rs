@@ -1,4 +1,5 @@
-//! Wakes the catalog when `endpoints` changed: LISTEN on a connection of its own, with the poll interval as the fallback.
+//! Wakes the catalog when `endpoints` changed: LISTEN on a connection of its own, with the poll interval as the fallback,
+//! which is all there is behind a pooler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,8 @@ impl ChangeListener {
         if !self.heard {
             if self.is_listening() {
                 self.heard = timeout_at(deadline, self.wake.notified()).await.is_ok();
+            } else if self.database.is_pooled() {
+                self.connection = None;
             } else {
                 self.connection = None;
                 // What happened before the first LISTEN was not heard: look once it stands.
@@ -70,6 +73,8 @@ impl ChangeListener {
     async fn listen(&mut self) -> bool {
         let wake = self.wake.clone();
         let connected = match self.database.connect_waking(Some(wake)).await {
+            // Notifications would reach whoever has the session then.
+            Ok(_) if self.database.is_pooled() => return false,
             Ok(connection) => match connection.client.batch_execute(LISTEN_SQL).await {
                 Ok(()) => Ok(connection),
                 Err(source) => Err(self.database.connect_error(source)),

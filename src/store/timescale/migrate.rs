@@ -19,6 +19,10 @@ mod embedded {
 /// How long another process's migration is waited for.
 const LOCK_DEADLINE: Duration = Duration::from_secs(600);
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
+/// How long a statement around the migrations may take: creating the extension takes seconds.
+const QUERY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long one migration may take: none rewrites `metrics`, but an index over it may be built.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// Why the schema is not as this binary needs it. Each names the fix.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +100,22 @@ pub enum MigrateError {
         #[source]
         source: refinery::Error,
     },
+    /// The URL leads to a pooler, where no lock outlives a transaction.
+    #[error(
+        "a pooler stands before the database at {host}, and migrations take a lock that it does not keep: set WATCHER_ADMIN_DATABASE_URL to the server itself"
+    )]
+    Pooled {
+        /// The host.
+        host: String,
+    },
+    /// No answer in time.
+    #[error("{doing}: no answer from the database within {} s", after.as_secs())]
+    Silence {
+        /// What was being done.
+        doing: &'static str,
+        /// The deadline.
+        after: Duration,
+    },
     /// A statement around the migrations failed.
     #[error("{doing}")]
     Query {
@@ -111,7 +131,7 @@ impl MigrateError {
     /// Whether trying again may help without anybody's doing: the connection was lost, or others are at it.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Locked { .. } => true,
+            Self::Connect(_) | Self::Locked { .. } | Self::Silence { .. } => true,
             Self::Query { source, .. } => is_transient(source),
             // refinery's own errors (a migration that was edited) are for a person.
             Self::Migration { source, .. } => database_error(source).is_some_and(is_transient),
@@ -199,19 +219,20 @@ pub async fn migrate(
 ) -> Result<Migrated, MigrateError> {
     let mut connection = database.connect().await?;
     let client = &mut connection.client;
-    query(
-        "lift the limits for a migration",
-        client.batch_execute(include_str!("migrate_session.sql")),
-    )
-    .await?;
     let known = known_version();
     let found = found_version(client).await?;
     refuse_newer(found, known)?;
-    if found == Some(known) && !owns_schema(client).await? {
-        let notice = format!(
-            "user {} does not own the schema; roles and policies are left as they are",
-            database.user()
-        );
+    let left_alone = if found != Some(known) {
+        None
+    } else if database.is_pooled() {
+        Some("a pooler stands before the database".to_owned())
+    } else if !owns_schema(client).await? {
+        Some(format!("user {} does not own the schema", database.user()))
+    } else {
+        None
+    };
+    if let Some(why) = left_alone {
+        let notice = format!("{why}; roles and policies are left as they are");
         let edition = edition(client).await?;
         connection.close().await;
         return Ok(Migrated {
@@ -221,6 +242,16 @@ pub async fn migrate(
             ..Migrated::default()
         });
     }
+    if database.is_pooled() {
+        return Err(MigrateError::Pooled {
+            host: database.host(),
+        });
+    }
+    query(
+        "lift the limits for a migration",
+        client.batch_execute(include_str!("migrate_session.sql")),
+    )
+    .await?;
     ensure_extension(database, client).await?;
     lock(client, progress).await?;
     refuse_newer(found_version(client).await?, known)?;
@@ -245,8 +276,13 @@ async fn query<T>(
     doing: &'static str,
     work: impl Future<Output = Result<T, PgError>>,
 ) -> Result<T, MigrateError> {
-    work.await
-        .map_err(|source| MigrateError::Query { doing, source })
+    match tokio::time::timeout(QUERY_DEADLINE, work).await {
+        Ok(done) => done.map_err(|source| MigrateError::Query { doing, source }),
+        Err(_) => Err(MigrateError::Silence {
+            doing,
+            after: QUERY_DEADLINE,
+        }),
+    }
 }
 
 /// The highest version among the embedded migrations.
@@ -313,16 +349,22 @@ async fn ensure_extension(database: &Database, client: &Client) -> Result<(), Mi
     .await?;
     let Some(row) = row else {
         return Err(MigrateError::NoTimescale {
-            host: database.host().to_owned(),
+            host: database.host(),
         });
     };
     if query(doing, std::future::ready(row.try_get(0))).await? {
         return Ok(());
     }
-    let created = client
-        .batch_execute(include_str!("migrate_create_extension.sql"))
-        .await;
-    let Err(source) = created else { return Ok(()) };
+    let created = query(
+        "create the extension timescaledb",
+        client.batch_execute(include_str!("migrate_create_extension.sql")),
+    )
+    .await;
+    let source = match created {
+        Ok(()) => return Ok(()),
+        Err(MigrateError::Query { source, .. }) => source,
+        Err(error) => return Err(error),
+    };
     let said = source
         .as_db_error()
         .map(tokio_postgres::error::DbError::message);
@@ -331,12 +373,12 @@ async fn ensure_extension(database: &Database, client: &Client) -> Result<(), Mi
             // Another process has just made it.
             Some("42710" | "23505") => return Ok(()),
             Some("42501") => MigrateError::MayNotCreateExtension {
-                user: database.user().to_owned(),
-                database: database.name().to_owned(),
+                user: database.user(),
+                database: database.name(),
                 source,
             },
             _ if said.is_some_and(|text| text.contains("preload")) => MigrateError::NotPreloaded {
-                host: database.host().to_owned(),
+                host: database.host(),
                 source,
             },
             _ => MigrateError::Query {
@@ -389,11 +431,18 @@ async fn apply(
         if found.is_none_or(|found| migration.version() > found) {
             progress(MigrateStep::Applying { name: name.clone() });
         }
-        let report = embedded::migrations::runner()
-            .set_target(Target::Version(migration.version()))
-            .run_async(client)
-            .await
-            .map_err(|source| failed(database, name, source))?;
+        let runner =
+            embedded::migrations::runner().set_target(Target::Version(migration.version()));
+        let report = match tokio::time::timeout(MIGRATION_DEADLINE, runner.run_async(client)).await
+        {
+            Ok(report) => report.map_err(|source| failed(database, name, source))?,
+            Err(_) => {
+                return Err(MigrateError::Silence {
+                    doing: "apply a migration",
+                    after: MIGRATION_DEADLINE,
+                });
+            }
+        };
         applied.extend(report.applied_migrations().iter().map(ToString::to_string));
     }
     Ok(applied)
@@ -403,8 +452,8 @@ fn failed(database: &Database, version: String, source: refinery::Error) -> Migr
     let state = database_error(&source).and_then(PgError::code);
     if state.is_some_and(|state| state.code() == "42501") {
         return MigrateError::MayNotMigrate {
-            user: database.user().to_owned(),
-            database: database.name().to_owned(),
+            user: database.user(),
+            database: database.name(),
             source: Box::new(source),
         };
     }

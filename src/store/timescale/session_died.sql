@@ -11,3 +11,4 @@ insert into gaps (agent, location, partition_index, partition_count, during, rea
 select name, location, partition_index, partition_count, tstzrange(since, $5, '[]'), 'agent_died',
     'noticed by its supervisor'
 from died
+on conflict do nothing

@@ -32,6 +32,7 @@ gap as (
       -- Not again when this session was recorded before and only the answer was lost.
       and not exists (select from agents where (location, partition_index, partition_count, name, started)
           = ($2, $3::integer, $4::integer, $1, $6))
+    on conflict do nothing
 )
 insert into agents (name, location, arm, partition_index, partition_count, version, started, last_seen)
 values ($1, $2, $9, $3, $4, $5, $6, $6)

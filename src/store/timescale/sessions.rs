@@ -79,8 +79,9 @@ impl Timescale {
         .await
     }
 
-    /// Says that the session lives at `now`: every few seconds. One that was taken for dead lives again.
-    pub async fn heartbeat(&self, session: SessionId, now: Timestamp) -> Result<(), Error> {
+    /// Says that the session lives at `now`: every few seconds. One that was taken for dead lives again. `false` when
+    /// there is no such session any more: it is to be started again.
+    pub async fn heartbeat(&self, session: SessionId, now: Timestamp) -> Result<bool, Error> {
         self.run("say that this agent lives", async |client| {
             let statement = client
                 .prepare_cached(include_str!("session_heartbeat.sql"))
@@ -90,7 +91,7 @@ impl Timescale {
                 .await
         })
         .await
-        .map(drop)
+        .map(|sessions| sessions > 0)
     }
 
     /// Ends a session in an orderly way. From `stopped` on, where its schedule stopped, nothing is due from it.
@@ -136,7 +137,7 @@ impl Timescale {
         .map(|sessions| sessions > 0)
     }
 
-    /// Records spans in which ticks of this share left no row. All or none.
+    /// Records spans in which ticks of this share left no row. All or none; repeating it changes nothing.
     pub async fn record_gaps(
         &self,
         agent: &AgentIdentity,

@@ -1,5 +1,7 @@
--- Columns are listed, not taken from metrics, which the agent's role may not read.
-create temporary table if not exists metrics_staging (
+-- Columns are listed, not taken from metrics, which the agent's role may not read. In the transaction that uses it:
+-- behind a pooler the next one may run in another session. Its number changes with the columns, since there the table
+-- may outlive the release that made it.
+create temporary table if not exists metrics_staging_1 (
     "time" timestamptz not null,
     endpoint_id bigint not null,
     tls_not_after timestamptz,

@@ -18,6 +18,12 @@ pub enum UrlError {
         "the database URL cannot be read; percent-encode special characters of user and password"
     )]
     Malformed(#[source] tokio_postgres::Error),
+    /// Several `@`: the password holds one as it is, and what stands behind that would be taken for a host, a database
+    /// or a parameter, and shown.
+    #[error(
+        "the database URL holds more than one @; percent-encode those that do not end user and password, as %40"
+    )]
+    Unescaped,
     /// No host.
     #[error(
         "the database URL names no host; write postgres://user:password@host/database, or ?host=/directory for a unix socket"
@@ -72,9 +78,15 @@ pub(super) fn parse(url: &str) -> Result<Parsed, UrlError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(UrlError::Scheme);
     }
+    if url.matches('@').count() > 1 {
+        return Err(UrlError::Unescaped);
+    }
     let mut ssl_mode = None;
     let mut root_cert = None;
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    // As tokio-postgres does: whatever stands before the `@` is user and password, a `?` in it included.
+    let hosts_at = url.find('@').unwrap_or(0);
+    let query_at = url[hosts_at..].find('?').map(|at| hosts_at + at);
+    let (base, query) = query_at.map_or((url, ""), |at| (&url[..at], &url[at + 1..]));
     let mut kept = Vec::new();
     for parameter in query.split('&').filter(|p| !p.is_empty()) {
         match parameter.split_once('=') {
@@ -183,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn a_password_may_hold_what_would_else_begin_a_path_or_a_query() {
+        for password in ["p?x", "p?sslmode=x", "p/x", "p#x", "1/x"] {
+            let parsed = parse(&format!("postgres://u:{password}@h/d?sslmode=disable")).unwrap();
+            assert_eq!(parsed.config.get_password(), Some(password.as_bytes()));
+            assert_eq!(parsed.ssl_mode, SslMode::Disable, "{password}");
+            assert_eq!(parsed.config.get_dbname(), Some("d"), "{password}");
+        }
+    }
+
+    #[test]
     fn of_several_hosts_the_writable_one_is_wanted_unless_said_otherwise() {
         let several = parse("postgres://u@a:1,b:2/d").unwrap().config;
         assert_eq!(several.get_ports(), [1, 2]);
@@ -204,6 +226,9 @@ mod tests {
             ("postgres://u:hunter2@h:port/d", "cannot be read"),
             ("postgres://u:hunter2@h/d?nonsense=1", "cannot be read"),
             ("postgres:///d", "names no host"),
+            ("postgres://u:p@hunter2@h/d", "percent-encode"),
+            ("postgres://u:p@s?hunter2=1@h/d", "percent-encode"),
+            ("postgres://u:p@s/hunter2@h/d", "percent-encode"),
         ] {
             let error = parse(url).err().expect(url);
             let chain = format!(

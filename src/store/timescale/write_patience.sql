@@ -1,2 +1,2 @@
--- The last argument is is_local: true where a session's settings do not last.
-select set_config('statement_timeout', $1::text, false)
+-- The second parameter is is_local: true where the session is not ours.
+select set_config('statement_timeout', $1::text, $2::boolean)

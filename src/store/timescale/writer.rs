@@ -6,19 +6,21 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::{Client, Error as PgError, Statement};
+use tokio_postgres::{Error as PgError, Statement, Transaction};
 
 use super::connect::{ConnectError, Connection, Database};
 use super::copy::RowEncoder;
+use super::refused::{self, Refusal, RefusedFile};
+use super::server::{self, ServerId};
 use super::sqlstate::write_error;
 use crate::domain::{Batch, Timestamp};
-use crate::store::{BoxFuture, SampleStore, WriteError, WritePath};
+use crate::store::{Aside, BoxFuture, SampleStore, WriteError, WritePath};
 
 const COPY_SQL: &str = include_str!("copy.sql");
 const STAGE_TABLE_SQL: &str = include_str!("stage_table.sql");
 const STAGE_SQL: &str = include_str!("stage.sql");
 const UNSTAGE_SQL: &str = include_str!("unstage.sql");
-
+const POOLED_SQL: &str = include_str!("pooled.sql");
 const WRITE_PATIENCE_SQL: &str = include_str!("write_patience.sql");
 
 /// How long one batch may take, its commit included, unless [`SampleWriter::within`] says otherwise.
@@ -34,6 +36,7 @@ pub struct SampleWriter {
     deadline: Duration,
     connection: Option<Ready>,
     encoder: RowEncoder,
+    refused: Option<RefusedFile>,
 }
 
 /// A connection with what it has prepared.
@@ -41,6 +44,9 @@ struct Ready {
     connection: Connection,
     copy: Statement,
     staging: Option<Staging>,
+    /// Behind a pooler: the server that answered first, to notice when another one does. A connection of one's own
+    /// ends with its server.
+    pooled: Option<ServerId>,
 }
 
 /// The tolerant path, prepared when first needed.
@@ -59,6 +65,23 @@ struct Insane(Timestamp);
 #[error("no answer from the database within {:?}", .0)]
 struct Silence(Duration);
 
+/// What was acknowledged may be missing: as after a lost connection.
+#[derive(Debug, thiserror::Error)]
+#[error("another server answers behind the pooler")]
+struct AnotherServer;
+
+/// What can go wrong inside a transaction.
+enum Failure {
+    Database(PgError),
+    AnotherServer,
+}
+
+impl From<PgError> for Failure {
+    fn from(source: PgError) -> Self {
+        Self::Database(source)
+    }
+}
+
 impl SampleWriter {
     /// A writer that is not connected yet.
     pub fn new(database: Arc<Database>) -> Self {
@@ -67,7 +90,14 @@ impl SampleWriter {
             deadline: WRITE_DEADLINE,
             connection: None,
             encoder: RowEncoder::default(),
+            refused: None,
         }
+    }
+
+    /// Keeps refused samples in a file where the database takes them in no table either.
+    pub fn keeping_refused_in(mut self, file: RefusedFile) -> Self {
+        self.refused = Some(file);
+        self
     }
 
     /// The same writer, that waits no longer than `deadline` for a batch.
@@ -76,27 +106,33 @@ impl SampleWriter {
     }
 
     async fn ready(&mut self) -> Result<(), WriteError> {
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|c| !c.connection.client.is_closed())
-        {
+        if self.is_connected() {
             return Ok(());
         }
         self.connection = None;
         let connection = self.database.connect().await.map_err(no_connection)?;
-        let prepared = async {
+        let is_pooled = self.database.is_pooled();
+        let (copy, pooled) = in_time(self.deadline, 0, async {
             let client = &connection.client;
-            client
-                .execute(WRITE_PATIENCE_SQL, &[&server_patience(self.deadline)])
-                .await?;
-            client.prepare(COPY_SQL).await
-        };
-        let copy = in_time(self.deadline, 0, prepared).await?;
+            let copy = client.prepare(COPY_SQL).await?;
+            let pooled = match is_pooled {
+                true => Some(server::look(client).await?.server),
+                false => {
+                    let patience = server_patience(self.deadline);
+                    client
+                        .execute(WRITE_PATIENCE_SQL, &[&patience, &false])
+                        .await?;
+                    None
+                }
+            };
+            Ok((copy, pooled))
+        })
+        .await?;
         self.connection = Some(Ready {
             connection,
             copy,
             staging: None,
+            pooled,
         });
         Ok(())
     }
@@ -107,6 +143,15 @@ impl SampleWriter {
         }
         let rows = batch.rows();
         refuse_insane(batch)?;
+        let ended = |ready: &mut Ready| ready.connection.client.is_closed();
+        if self.connection.take_if(ended).is_some() {
+            // Not mended here: the server may be another one by now, and lack what the last one acknowledged. Whoever
+            // hears of the loss sends that again.
+            return Err(WriteError::Lost {
+                rows,
+                source: "the connection ended since the last batch".into(),
+            });
+        }
         self.ready().await?;
         let bytes = self.encoder.encode(batch).bytes;
         // Out of self while in use: a caller who drops this future drops the connection with it, in the middle of
@@ -118,10 +163,13 @@ impl SampleWriter {
         };
         let written = match path {
             WritePath::Fast => {
-                let work = copy(&ready.connection.client, &ready.copy, bytes);
+                let work = ready.write_fast(bytes, self.deadline);
                 in_time(self.deadline, rows, work).await
             }
-            WritePath::Tolerant => in_time(self.deadline, rows, ready.write_tolerant(bytes)).await,
+            WritePath::Tolerant => {
+                let work = ready.write_tolerant(bytes, self.deadline);
+                in_time(self.deadline, rows, work).await
+            }
         };
         // After these the server has rolled back and waits for the next command; anything else leaves a doubt.
         if matches!(
@@ -134,31 +182,111 @@ impl SampleWriter {
     }
 }
 
-impl Ready {
-    async fn write_tolerant(&mut self, bytes: Bytes) -> Result<u64, PgError> {
-        if self.staging.is_none() {
-            let client = &self.connection.client;
-            client.batch_execute(STAGE_TABLE_SQL).await?;
-            self.staging = Some(Staging {
-                copy: client.prepare(STAGE_SQL).await?,
-                insert: client.prepare(UNSTAGE_SQL).await?,
-            });
-        }
-        let Some(staging) = &self.staging else {
-            return Ok(0);
+impl SampleWriter {
+    /// Into the table; where that is refused as well, into the file.
+    async fn set_aside_sample(
+        &mut self,
+        batch: &Batch,
+        why: &WriteError,
+    ) -> Result<Aside, WriteError> {
+        let refusals = Refusal::of(batch, why);
+        let inserted = match self.ready().await {
+            Ok(()) => match self.connection.take() {
+                Some(ready) => {
+                    let work = refused::insert(&ready.connection.client, &refusals);
+                    let inserted =
+                        in_time(self.deadline, batch.rows(), async { Ok(work.await?) }).await;
+                    // No transaction is left open by a single statement.
+                    if inserted.is_ok() || matches!(inserted, Err(WriteError::Refused { .. })) {
+                        self.connection = Some(ready);
+                    }
+                    inserted
+                }
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
         };
+        match (inserted, &self.refused) {
+            (Ok(()), _) => Ok(Aside::Store),
+            // It is refused again when the store is back.
+            (Err(error @ WriteError::Lost { .. }), _) | (Err(error), None) => Err(error),
+            (Err(error), Some(file)) => match file.append(&refusals).await {
+                Ok(()) => Ok(Aside::File),
+                Err(source) => {
+                    let source = refused::NeitherTableNorFile {
+                        table: error.into(),
+                        source,
+                    };
+                    Err(WriteError::Hold {
+                        source: Box::new(source),
+                    })
+                }
+            },
+        }
+    }
+}
+
+impl Ready {
+    /// One statement, which commits by itself; behind a pooler in a transaction with limits of its own.
+    async fn write_fast(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
+        let client = &mut self.connection.client;
+        let Some(server) = &self.pooled else {
+            return Ok(send(client.copy_in(&self.copy).await?, bytes).await?);
+        };
+        let transaction = client.transaction().await?;
+        limit(&transaction, server, deadline).await?;
+        let new = send(transaction.copy_in(&self.copy).await?, bytes).await?;
+        transaction.commit().await?;
+        Ok(new)
+    }
+
+    async fn write_tolerant(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
         let transaction = self.connection.client.transaction().await?;
-        let sink = transaction.copy_in(&staging.copy).await?;
-        send(sink, bytes).await?;
+        if let Some(server) = &self.pooled {
+            limit(&transaction, server, deadline).await?;
+        }
+        transaction.batch_execute(STAGE_TABLE_SQL).await?;
+        let staging = match &self.staging {
+            Some(staging) => staging,
+            None => self.staging.insert(Staging {
+                copy: transaction.prepare(STAGE_SQL).await?,
+                insert: transaction.prepare(UNSTAGE_SQL).await?,
+            }),
+        };
+        send(transaction.copy_in(&staging.copy).await?, bytes).await?;
         let new = transaction.execute(&staging.insert, &[]).await?;
         transaction.commit().await?;
         Ok(new)
     }
 }
 
+/// Begins a transaction in a session that may be anybody's.
+async fn limit(
+    transaction: &Transaction<'_>,
+    server: &ServerId,
+    deadline: Duration,
+) -> Result<(), Failure> {
+    transaction.batch_execute(POOLED_SQL).await?;
+    transaction
+        .execute(WRITE_PATIENCE_SQL, &[&server_patience(deadline), &true])
+        .await?;
+    let seen = server::look(transaction).await?;
+    if seen.server == *server {
+        Ok(())
+    } else {
+        Err(Failure::AnotherServer)
+    }
+}
+
 impl SampleStore for SampleWriter {
     fn connect(&mut self) -> BoxFuture<'_, Result<(), WriteError>> {
         Box::pin(self.ready())
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|ready| !ready.connection.client.is_closed())
     }
 
     fn write<'a>(
@@ -168,10 +296,14 @@ impl SampleStore for SampleWriter {
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
         Box::pin(self.write_batch(batch, path))
     }
-}
 
-async fn copy(client: &Client, statement: &Statement, bytes: Bytes) -> Result<u64, PgError> {
-    send(client.copy_in(statement).await?, bytes).await
+    fn set_aside<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        why: &'a WriteError,
+    ) -> BoxFuture<'a, Result<Aside, WriteError>> {
+        Box::pin(self.set_aside_sample(batch, why))
+    }
 }
 
 async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u64, PgError> {
@@ -188,10 +320,16 @@ fn server_patience(deadline: Duration) -> String {
 async fn in_time<T>(
     deadline: Duration,
     rows: usize,
-    work: impl Future<Output = Result<T, PgError>>,
+    work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, WriteError> {
     match tokio::time::timeout(deadline, work).await {
-        Ok(done) => done.map_err(|source| write_error(rows, source)),
+        Ok(done) => done.map_err(|failure| match failure {
+            Failure::Database(source) => write_error(rows, source),
+            Failure::AnotherServer => WriteError::Lost {
+                rows,
+                source: Box::new(AnotherServer),
+            },
+        }),
         Err(_) => Err(WriteError::Lost {
             rows,
             source: Box::new(Silence(deadline)),

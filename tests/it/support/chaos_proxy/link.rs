@@ -189,7 +189,8 @@ impl Link<'_> {
         if frame.is(b'S') {
             state.copy_done = false;
         }
-        if !of_copy && !(frame.is_commit() && state.copied) {
+        let of_transaction = frame.is_commit() && state.copied;
+        if !(of_copy || of_transaction) {
             return Do::Forward;
         }
         let Some(fault) = self.shared.commit_faults.lock().unwrap().pop_front() else {

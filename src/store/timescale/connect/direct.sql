@@ -1,0 +1,1 @@
+select coalesce(current_setting('watcher.direct', true), '') = '1'
