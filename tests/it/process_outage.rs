@@ -9,16 +9,17 @@ use tempfile::TempDir;
 
 use watcher::target::Target;
 
+use crate::support::chaos_proxy::ChaosProxy;
 use crate::support::database::{TestDatabase, number};
 use crate::support::process::{Running, eventually, get, watcher};
-use crate::support::proxy::Proxy;
+
 use crate::support::target::target;
 
 /// A migrated database with endpoints every 5 s on a target, behind a proxy; and a folder for the spool.
 struct Scene {
     database: TestDatabase,
     target: Target,
-    proxy: Proxy,
+    proxy: ChaosProxy,
     url: String,
     folder: TempDir,
 }
@@ -27,7 +28,7 @@ impl Scene {
     async fn new(endpoints: i64) -> Self {
         let database = TestDatabase::migrated().await;
         let target = target();
-        let proxy = Proxy::start(database.address(), true);
+        let proxy = ChaosProxy::start(database.address(), true);
         let url = database.url_through(proxy.address);
         let scene = Self {
             database,
