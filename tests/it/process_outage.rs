@@ -12,7 +12,6 @@ use watcher::target::Target;
 use crate::support::chaos_proxy::ChaosProxy;
 use crate::support::database::{TestDatabase, number};
 use crate::support::process::{Running, eventually, get, watcher};
-
 use crate::support::target::target;
 
 /// A migrated database with endpoints every 5 s on a target, behind a proxy; and a folder for the spool.
