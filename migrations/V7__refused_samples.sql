@@ -52,6 +52,7 @@ begin
     select count(*) into dropped from drop_chunks('metrics', older_than => oldest);
     delete from endpoint_schedules where upper(valid) < oldest;
     delete from gaps where upper(during) < oldest;
+    delete from endpoint_gaps where upper(during) < oldest;
     delete from agent_usage where "time" < oldest;
     delete from agents where ended < oldest;
     delete from refused_samples where recorded_at < oldest;

@@ -13,33 +13,34 @@ pub mod overflow;
 pub mod totals;
 pub mod worker;
 
-use std::collections::HashSet;
-
 use crate::domain::{Endpoint, EndpointId, Timestamp};
 use crate::store::GapReason;
 
 /// What the keeper thread tells the worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Endpoints to probe, new or changed, with the latest change among them by the database's clock (absent when
-    /// they are part of the first load).
-    Upsert {
-        /// The endpoints.
-        endpoints: Vec<Endpoint>,
-        /// The earliest `changed_at` among them.
-        changed_at: Option<Timestamp>,
-    },
+    /// Endpoints to probe, new or changed.
+    Upsert(Vec<Changed>),
     /// Endpoints not to be probed any more.
     Remove(Vec<EndpointId>),
-    /// Of the endpoints so far, only these are still to be probed.
-    Retain(HashSet<EndpointId>),
     /// The first load is complete: start the schedule at this instant, the session's `started`.
     Begin(Timestamp),
+}
+
+/// An endpoint, new or changed.
+#[derive(Debug)]
+pub struct Changed {
+    /// As it is to be probed from now on.
+    pub endpoint: Endpoint,
+    /// When it was changed, by the database's clock.
+    pub at: Timestamp,
 }
 
 /// Ticks in `from..to` may be absent from the store, for a reason: a row of `gaps` to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gap {
+    /// Of this endpoint alone; of the whole share when not set.
+    pub endpoint: Option<EndpointId>,
     /// First instant.
     pub from: Timestamp,
     /// First instant after it.

@@ -98,6 +98,19 @@ pub enum CatalogChange {
     Remove(EndpointId),
 }
 
+/// Endpoints that were deleted and are still probed, since a large part of them went at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldRemoval {
+    /// How many.
+    pub endpoints: usize,
+    /// Of how many that were probed before.
+    pub of: usize,
+    /// Since when they are gone.
+    pub since: Timestamp,
+    /// They are probed until then.
+    pub until: Timestamp,
+}
+
 /// One run of an agent process: a row of `agents`.
 #[derive(Clone, Debug)]
 pub struct Session {

@@ -176,6 +176,16 @@ pub fn endpoint_problems(endpoints: usize) {
     gauge!(names::ENDPOINT_PROBLEMS).set(endpoints as f64);
 }
 
+/// Deleted endpoints that are still probed.
+pub fn endpoints_held(endpoints: usize) {
+    gauge!(names::ENDPOINTS_HELD).set(endpoints as f64);
+}
+
+/// Since the snapshot of the endpoints on disk was last in line with the table.
+pub fn snapshot_age(age: Duration) {
+    gauge!(names::SNAPSHOT_AGE).set(age.as_secs_f64());
+}
+
 /// How far our clock is ahead of the database's.
 pub fn clock_offset(seconds: f64) {
     gauge!(names::CLOCK_OFFSET).set(seconds);
@@ -213,6 +223,7 @@ pub fn register() {
     }
     counter!(names::STORED).increment(0);
     store_connected(false);
+    endpoints_held(0);
     buffered(0);
     network_down(false);
 }

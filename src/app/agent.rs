@@ -2,8 +2,10 @@
 //! the database; the match thread belongs to the prober. Shutdown is an order: schedule, probes, buffer, keepers,
 //! gaps, session.
 
-mod farewell;
+mod diary;
 mod keeper_thread;
+mod session;
+pub(in crate::app) mod snapshot;
 mod spools;
 
 use std::rc::Rc;
@@ -90,6 +92,15 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let (stopped_sender, stopped) = oneshot::channel();
     let stop = CancellationToken::new();
 
+    // Before anything else runs: a signal that comes now is heard.
+    let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
+        .enable_all()
+        .build()
+        .map_err(system("start the probe runtime"))?;
+    let signals = runtime
+        .block_on(async { StopSignals::new() })
+        .map_err(system("take over the stop signals"))?;
+
     let (matcher, match_thread) = Matcher::start(MatcherOptions {
         budget: settings.regex_budget,
         ..MatcherOptions::default()
@@ -114,10 +125,6 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         .spawn(move || keeper_thread.run())
         .map_err(system("start the keeper thread"))?;
 
-    let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
-        .enable_all()
-        .build()
-        .map_err(system("start the probe runtime"))?;
     let options = WorkerOptions {
         partition: args.partition,
         in_flight_max: machine::in_flight_max(settings.in_flight_max, descriptors),
@@ -136,7 +143,6 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
             matcher,
             suspect_above: settings.suspect_above,
         }));
-        let signals = StopSignals::new().map_err(system("take over the stop signals"))?;
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));
         let worker = Worker::new(
             options,

@@ -23,6 +23,10 @@ pub const SUPERVISED: &str = "WATCHER_SUPERVISED";
 pub struct AgentState {
     /// Its endpoints are loaded and its schedule runs.
     pub ready: bool,
+    /// Every sample that was due before this instant (µs of UTC) is stored or spooled: what a death now would take with
+    /// it was due later. Not set until the schedule runs.
+    #[serde(default)]
+    pub unsaved_since_us: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]

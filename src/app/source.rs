@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::config::Problem;
 use crate::domain::{AgentIdentity, EndpointId, Partition};
 use crate::pipeline::Gap;
-use crate::pipeline::catalog::{CatalogSource, Loaded, SourceError};
+use crate::pipeline::catalog::{CatalogSource, Loaded, RowProblems, SourceError};
 use crate::pipeline::ledger::GapStore;
 use crate::store::timescale::{self, ChangeListener, Changes, Cursor, EndpointProblem, Timescale};
-use crate::store::{BoxFuture, CatalogChange, Session};
+use crate::store::{BoxFuture, CatalogChange, HeldRemoval, Session};
 
 /// The endpoints of one partition and location in the table `endpoints`.
 pub struct TableSource {
@@ -88,21 +88,41 @@ impl CatalogSource for TableSource {
         Box::pin(self.listener.wait_for_change(self.poll))
     }
 
+    fn present<'a>(
+        &'a mut self,
+        gone: &'a [EndpointId],
+    ) -> BoxFuture<'a, Result<Vec<EndpointId>, SourceError>> {
+        Box::pin(async move { Ok(self.store.endpoints_present(gone).await?) })
+    }
+
+    fn hold(&mut self, held: Option<HeldRemoval>) -> BoxFuture<'_, Result<bool, SourceError>> {
+        Box::pin(async move {
+            let (store, agent) = (&self.store, &self.agent);
+            match held {
+                Some(held) => Ok(store.hold_removal(agent, self.partition, &held).await?),
+                None => {
+                    store.release_removal(agent, self.partition).await?;
+                    Ok(false)
+                }
+            }
+        })
+    }
+
     fn report<'a>(
         &'a mut self,
-        problems: &'a [(EndpointId, Vec<Problem>)],
+        problems: &'a [RowProblems],
         all: bool,
     ) -> BoxFuture<'a, Result<(), SourceError>> {
         Box::pin(async move {
             if all {
-                let of = |&(endpoint, ref problems): &(EndpointId, Vec<Problem>)| {
-                    problems
-                        .iter()
-                        .map(move |problem| EndpointProblem {
-                            endpoint,
-                            problem: problem.clone(),
-                        })
-                        .collect()
+                let of = |row: &RowProblems| {
+                    let (endpoint, since) = (row.endpoint, row.since);
+                    let problem = move |problem: &Problem| EndpointProblem {
+                        endpoint,
+                        problem: problem.clone(),
+                        since,
+                    };
+                    row.problems.iter().map(problem).collect()
                 };
                 let problems: Vec<EndpointProblem> =
                     problems.iter().flat_map::<Vec<_>, _>(of).collect();
@@ -110,9 +130,9 @@ impl CatalogSource for TableSource {
                     .replace_problems(&self.agent, self.partition, &problems)
                     .await?;
             } else {
-                for (endpoint, problems) in problems {
+                for row in problems {
                     self.store
-                        .set_problems(&self.agent, *endpoint, problems)
+                        .set_problems(&self.agent, row.endpoint, row.since, &row.problems)
                         .await?;
                 }
             }
@@ -156,6 +176,7 @@ impl Ledger {
 
     async fn tell(&self, gaps: &[Gap]) -> Result<(), timescale::Error> {
         let row = |gap: &Gap| timescale::Gap {
+            endpoint: gap.endpoint,
             from: gap.from,
             to: gap.to,
             reason: gap.reason,

@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::child::{Child, Died};
 use self::health::ContainerHealth;
+use super::agent::snapshot::{self, Place};
 use super::machine;
 use super::signal::StopSignals;
 use crate::api;
 use crate::config::Problem;
-use crate::config::args::{AgentSettings, SpoolMode, UpArgs};
+use crate::config::args::{AgentSettings, UpArgs};
 use crate::config::env;
 use crate::domain::AgentIdentity;
 use crate::domain::Partition;
+use crate::pipeline::clock::wall_now;
 use crate::pipeline::keeper::chain;
 use crate::store::timescale::{
     ConnectError, MigrateError, MigrateStep, Timescale, UrlError, migrate, wait_until_ready,
@@ -31,7 +33,12 @@ use crate::telemetry::{self, prometheus::Exporter};
 
 /// Retention is looked after this often.
 const RETENTION_EVERY: Duration = Duration::from_secs(3_600);
-/// What an agent that dies may take with it reaches back so far: probes under way and batches not yet sent.
+/// Where agents have a snapshot of their endpoints, the database is given so long before they start without it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at a schema that this release cannot use.
+const PREPARE_AGAIN: Duration = Duration::from_secs(30);
+/// What an agent that dies may take with it reaches back so far, where it has said nothing: probes under way and batches
+/// not yet sent.
 pub const DEATH_HORIZON: Duration = Duration::from_secs(30);
 
 /// What ended `up`.
@@ -104,26 +111,30 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     tasks.spawn_local(upkeep(exporter, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "watcher is starting");
 
+    let partitions = partitions(args);
     health.waiting_for("the database");
-    tokio::select! {
-        ready = prepare(&admin, &database, &health) => ready?,
+    let patience = has_snapshot(args, &partitions, &database).then_some(PATIENCE);
+    let waiting_for = |what| health.waiting_for(what);
+    let prepared = tokio::select! {
+        prepared = prepare(&admin, &database, &waiting_for, patience) => prepared?,
         signal = signals.next() => {
             tracing::info!(signal, "stopping before the database was ready");
             return Ok(true);
         }
+    };
+    if !prepared {
+        tracing::warn!(
+            "the database is away; starting agents that have a snapshot of their endpoints"
+        );
     }
-    tasks.spawn_local(look_after_retention(admin, stop.clone()));
+    tasks.spawn_local(look_after_database(
+        admin,
+        database.clone(),
+        prepared,
+        stop.clone(),
+    ));
 
-    let processes = args.processes.count();
-    let partitions: Vec<Partition> = (0..processes)
-        .filter_map(|i| {
-            Partition::new(
-                args.node.index() * processes + i,
-                args.node.count() * processes,
-            )
-            .ok()
-        })
-        .collect();
+    let processes = partitions.len();
     tracing::info!(processes, node = %args.node, location = args.agent.location, "starting agents");
     health.waiting_for("the agents");
     let (died_sender, died) = mpsc::unbounded_channel();
@@ -162,13 +173,39 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     Ok(ended)
 }
 
+fn partitions(args: &UpArgs) -> Vec<Partition> {
+    let processes = args.processes.count();
+    let (index, count) = (args.node.index(), args.node.count());
+    (0..processes)
+        .filter_map(|i| Partition::new(index * processes + i, count * processes).ok())
+        .collect()
+}
+
+/// Whether an agent of ours has something to probe while the database is away.
+fn has_snapshot(args: &UpArgs, partitions: &[Partition], database: &Timescale) -> bool {
+    let Some(folder) = args.agent.snapshot_folder() else {
+        return false;
+    };
+    let age_max = args.agent.catalog_snapshot_max_age;
+    partitions.iter().any(|&partition| {
+        let place = Place::new(partition, &args.agent.location, database);
+        match snapshot::is_there(folder, &place, age_max, wall_now()) {
+            Ok(is_there) => is_there,
+            Err(refusal) => {
+                tracing::warn!(
+                    path = %place.path(folder).display(),
+                    cause = chain(&refusal),
+                    "a snapshot of the endpoints is not used"
+                );
+                false
+            }
+        }
+    })
+}
+
 /// Agents would find out too, but they would be started again and again.
 fn check_spool_folder(settings: &AgentSettings) -> Result<(), UpError> {
-    let Some(folder) = settings
-        .spool_dir
-        .as_deref()
-        .filter(|_| settings.spool != SpoolMode::Off)
-    else {
+    let Some(folder) = settings.folder() else {
         tracing::warn!(
             "no spool: while the database is away, samples are held in memory only (WATCHER_SPOOL_DIR)"
         );
@@ -184,15 +221,24 @@ fn check_spool_folder(settings: &AgentSettings) -> Result<(), UpError> {
         })
 }
 
-/// Waits for the database and brings its schema up to date.
+/// Waits for the database, for as long as there is `patience`, and brings its schema up to date; whether it did.
 async fn prepare(
     admin: &Timescale,
     database: &Timescale,
-    health: &ContainerHealth,
-) -> Result<(), UpError> {
+    waiting_for: &dyn Fn(&'static str),
+    patience: Option<Duration>,
+) -> Result<bool, UpError> {
     loop {
-        wait(admin).await;
-        health.waiting_for("the migrations");
+        let waiting = wait(admin);
+        match patience {
+            None => waiting.await,
+            Some(patience) => {
+                if timeout(patience, waiting).await.is_err() {
+                    return Ok(false);
+                }
+            }
+        }
+        waiting_for("the migrations");
         let progress = &mut |step| match step {
             MigrateStep::Waiting => tracing::info!("another process is migrating; waiting for it"),
             MigrateStep::Applying { name } => tracing::info!(migration = name, "applying"),
@@ -221,8 +267,10 @@ async fn prepare(
             Err(error) => return Err(UpError::Migrate(error)),
         }
     }
-    wait(database).await;
-    Ok(())
+    if patience.is_none() {
+        wait(database).await;
+    }
+    Ok(true)
 }
 
 /// Waits without end, and says so now and then.
@@ -275,6 +323,29 @@ async fn upkeep(exporter: Exporter, stop: CancellationToken) {
     }
 }
 
+/// Migrates as soon as the database is there, where agents were started without it; then looks after retention.
+async fn look_after_database(
+    admin: Timescale,
+    database: Timescale,
+    mut prepared: bool,
+    stop: CancellationToken,
+) {
+    while !prepared {
+        match prepare(&admin, &database, &|_| (), None).await {
+            Ok(done) => prepared = done,
+            // The agents go on probing and spooling: nothing is lost while somebody mends it.
+            Err(error) => {
+                tracing::error!(
+                    cause = chain(&error),
+                    "the schema is not as this release needs it; trying again"
+                );
+                sleep(PREPARE_AGAIN).await;
+            }
+        }
+    }
+    look_after_retention(admin, stop).await;
+}
+
 async fn look_after_retention(admin: Timescale, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match admin.apply_retention().await {
@@ -297,10 +368,14 @@ async fn record_deaths(store: Timescale, mut died: mpsc::UnboundedReceiver<Died>
         agent,
         partition,
         at,
+        unsaved_since,
     }) = died.recv().await
     {
         // The successor closes what stays open here; so one try a death is enough when the database is away.
-        if let Err(error) = store.mark_died(&agent, partition, at, DEATH_HORIZON).await {
+        if let Err(error) = store
+            .mark_died(&agent, partition, at, unsaved_since, DEATH_HORIZON)
+            .await
+        {
             tracing::warn!(
                 cause = chain(&error),
                 "the death of an agent could not be recorded; its successor will"

@@ -231,6 +231,34 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_an_endpoint_says_every_reason() {
+        let by = |pairs: &[(&str, i64)]| pairs.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect();
+        let endpoint = EndpointAudit {
+            endpoint_id: 7,
+            location: "fra".into(),
+            audit: Audit {
+                due: 20,
+                stored: 8,
+                up: 6,
+                skipped: by(&[("overload", 1), ("shutdown", 1)]),
+                off: 2,
+                missing: 10,
+                missing_by: by(&[
+                    ("agent_died", 3),
+                    ("catalog_behind", 2),
+                    ("endpoint_problem", 5),
+                ]),
+                ..Audit::default()
+            },
+        };
+        assert_eq!(
+            line(&endpoint),
+            "endpoint 7 at fra: due 20, up 6, degraded 0, down 0, skipped 2 (overload 1, shutdown 1), off 2, \
+             missing 10 (agent_died 3, catalog_behind 2, endpoint_problem 5)\n"
+        );
+    }
+
+    #[test]
     fn the_object_is_that_of_the_contract() {
         let audit = Audit {
             due: 9,

@@ -1,7 +1,7 @@
 //! Settings of `up` and `agent`: each a flag and an environment variable. Secrets have no flag.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -32,6 +32,16 @@ pub enum SpoolMode {
     /// Each batch, before it goes to the database, synced to the disk. A kill or a power cut loses only what was taken
     /// since the last batch.
     Always,
+}
+
+/// On or off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Switch {
+    /// On.
+    #[default]
+    On,
+    /// Off.
+    Off,
 }
 
 /// Log settings, of every command.
@@ -109,6 +119,23 @@ pub struct AgentSettings {
     /// Size of one process's spool at most, in MiB; when it is full its oldest samples go, and are counted
     #[arg(long, env = "WATCHER_SPOOL_MIB_MAX", default_value_t = 1_024, value_name = "MIB", value_parser = at_least_one)]
     pub spool_mib_max: usize,
+    /// Keep a snapshot of the endpoints in the spool's folder, and probe from it after a start while the database is away
+    #[arg(
+        long,
+        env = "WATCHER_CATALOG_SNAPSHOT",
+        default_value = "on",
+        value_name = "on|off"
+    )]
+    pub catalog_snapshot: Switch,
+    /// A snapshot older than this is not probed from
+    #[arg(long, env = "WATCHER_CATALOG_SNAPSHOT_MAX_AGE", default_value = "24h", value_name = "TIME", value_parser = duration)]
+    pub catalog_snapshot_max_age: Duration,
+    /// When a large part of the endpoints is deleted at once, go on probing them for so long; 0 applies it at once
+    #[arg(long, env = "WATCHER_MASS_REMOVAL_GRACE", default_value = "10m", value_name = "TIME", value_parser = duration_or_zero)]
+    pub mass_removal_grace: Duration,
+    /// A large part is so many percent of one process's endpoints, and at least 10
+    #[arg(long, env = "WATCHER_MASS_REMOVAL_PERCENT", default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub mass_removal_percent: u8,
     /// Changes of the endpoints are looked for this often, also when no notification comes
     #[arg(long, env = "WATCHER_CATALOG_POLL", default_value = "1s", value_name = "TIME", value_parser = duration)]
     pub catalog_poll: Duration,
@@ -147,6 +174,19 @@ pub struct AgentSettings {
 }
 
 impl AgentSettings {
+    /// Folder for what outlives the process; none when samples are held in memory only.
+    pub fn folder(&self) -> Option<&Path> {
+        self.spool_dir
+            .as_deref()
+            .filter(|_| self.spool != SpoolMode::Off)
+    }
+
+    /// Folder of the snapshot of the endpoints, when there is to be one.
+    pub fn snapshot_folder(&self) -> Option<&Path> {
+        self.folder()
+            .filter(|_| self.catalog_snapshot == Switch::On)
+    }
+
     /// The same settings as environment variables, for the processes that `up` starts.
     pub fn to_env(&self) -> Vec<(&'static str, String)> {
         let micros = |duration: Duration| format!("{}us", duration.as_micros());
@@ -167,6 +207,22 @@ impl AgentSettings {
             ("WATCHER_BUFFER_ROWS", self.buffer_rows.to_string()),
             ("WATCHER_SPOOL", value_name(self.spool)),
             ("WATCHER_SPOOL_MIB_MAX", self.spool_mib_max.to_string()),
+            (
+                "WATCHER_CATALOG_SNAPSHOT",
+                value_name(self.catalog_snapshot),
+            ),
+            (
+                "WATCHER_CATALOG_SNAPSHOT_MAX_AGE",
+                micros(self.catalog_snapshot_max_age),
+            ),
+            (
+                "WATCHER_MASS_REMOVAL_GRACE",
+                micros(self.mass_removal_grace),
+            ),
+            (
+                "WATCHER_MASS_REMOVAL_PERCENT",
+                self.mass_removal_percent.to_string(),
+            ),
             ("WATCHER_CATALOG_POLL", micros(self.catalog_poll)),
             ("WATCHER_REGEX_BUDGET", micros(self.regex_budget)),
             ("WATCHER_SUSPECT_ABOVE", micros(self.suspect_above)),
@@ -316,6 +372,14 @@ fn write_timeout(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A span of time as [`duration`] takes it, or `0`.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    match text.trim() {
+        "0" | "0s" | "0us" => Ok(Duration::ZERO),
+        text => duration(text),
+    }
+}
+
 fn value_name(value: impl ValueEnum) -> String {
     value
         .to_possible_value()
@@ -401,5 +465,8 @@ mod tests {
         for bad in ["", "0s", "-1s", "ten", "5"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_zero("10m"), Ok(Duration::from_secs(600)));
+        assert!(duration_or_zero("5").is_err());
     }
 }

@@ -141,6 +141,8 @@ impl<S: SampleStore> Keeper<S> {
             if samples.is_empty() {
                 continue;
             }
+            // Until it is stored or spooled.
+            let _unsaved = self.buffer.in_hand(&samples);
             let batch = Batch {
                 agent: self.options.agent.clone(),
                 samples,
@@ -448,6 +450,7 @@ impl<S: SampleStore> Keeper<S> {
             let from = sample.scheduled_at;
             // The ledger outlives the keepers.
             let _ = self.gaps.send(Gap {
+                endpoint: Some(sample.endpoint),
                 from,
                 to: from.plus(Duration::from_millis(1)),
                 reason: GapReason::Refused,

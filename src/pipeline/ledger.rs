@@ -1,6 +1,7 @@
 //! Gaps on their way to the store. A gap is a small fact that must not be lost: it is kept until it is written.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 
 use super::Gap;
 use super::keeper::{chain, random};
-use crate::domain::Backoff;
+use crate::domain::{Backoff, EndpointId};
 use crate::store::BoxFuture;
 use crate::telemetry;
 
@@ -37,18 +38,36 @@ struct Pending {
     /// Sent to the store; not known to be written.
     sent: Vec<Gap>,
     waiting: Vec<Gap>,
+    /// Those of single endpoints: one span an endpoint and reason, so no more than there are endpoints.
+    of_endpoints: HashMap<(EndpointId, &'static str), Gap>,
 }
 
 impl Unwritten {
     /// Those that are left when the task has ended or was given up.
     pub fn take(&self) -> Vec<Gap> {
-        let Pending { mut sent, waiting } = self.0.take();
+        let Pending {
+            mut sent,
+            waiting,
+            of_endpoints,
+        } = self.0.take();
         sent.extend(waiting);
+        sent.extend(of_endpoints.into_values());
         sent
     }
 
     fn note(&self, gap: Gap) {
-        note(&mut self.0.borrow_mut().waiting, gap);
+        telemetry::gap(gap.reason.label());
+        let mut pending = self.0.borrow_mut();
+        match gap.endpoint {
+            None => note(&mut pending.waiting, gap),
+            Some(endpoint) => {
+                pending
+                    .of_endpoints
+                    .entry((endpoint, gap.reason.label()))
+                    .and_modify(|other| join(other, &gap))
+                    .or_insert(gap);
+            }
+        }
     }
 
     /// What is to be sent now: what was sent before first.
@@ -56,6 +75,8 @@ impl Unwritten {
         let mut pending = self.0.borrow_mut();
         if pending.sent.is_empty() {
             pending.sent = std::mem::take(&mut pending.waiting);
+            let of_endpoints = std::mem::take(&mut pending.of_endpoints);
+            pending.sent.extend(of_endpoints.into_values());
         }
         pending.sent.clone()
     }
@@ -115,23 +136,24 @@ pub async fn run(
 }
 
 fn note(pending: &mut Vec<Gap>, gap: Gap) {
-    telemetry::gap(gap.reason.label());
     let full = pending.len() >= PENDING_MAX;
     let near = |other: &Gap| {
         other.reason == gap.reason
             && (full || gap.from <= other.to.plus(JOIN) && other.from <= gap.to.plus(JOIN))
     };
     match pending.iter_mut().rev().find(|other| near(other)) {
-        Some(other) => {
-            other.from = other.from.min(gap.from);
-            other.to = other.to.max(gap.to);
-            other.samples = match (other.samples, gap.samples) {
-                (Some(one), Some(two)) => Some(one + two),
-                (one, two) => one.or(two),
-            };
-        }
+        Some(other) => join(other, &gap),
         None => pending.push(gap),
     }
+}
+
+fn join(one: &mut Gap, other: &Gap) {
+    one.from = one.from.min(other.from);
+    one.to = one.to.max(other.to);
+    one.samples = match (one.samples, other.samples) {
+        (Some(one), Some(two)) => Some(one + two),
+        (one, two) => one.or(two),
+    };
 }
 
 #[cfg(test)]
@@ -167,6 +189,7 @@ mod tests {
 
     fn gap(from: i64, to: i64, reason: GapReason) -> Gap {
         Gap {
+            endpoint: None,
             from: Timestamp::from_millis(from),
             to: Timestamp::from_millis(to),
             reason,
@@ -196,6 +219,28 @@ mod tests {
                 gap(500, 900, GapReason::Paused)
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gaps_of_single_endpoints_stay_apart_however_many_they_are() {
+        let store = Flaky::default();
+        store.failures_left.set(2);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for id in 0..PENDING_MAX as i64 * 3 {
+            for from in [id, id + 50] {
+                let endpoint = Some(EndpointId(id));
+                let gap = gap(from, from + 10, GapReason::CatalogBehind);
+                sender.send(Gap { endpoint, ..gap }).unwrap();
+            }
+        }
+        drop(sender);
+        run(store.clone(), receiver, Unwritten::default()).await;
+        let written = store.written.borrow();
+        assert_eq!(written.len(), PENDING_MAX * 3);
+        assert!(written.iter().all(|gap| {
+            let id = gap.endpoint.expect("one endpoint's").0;
+            gap.from.as_millis() == id && gap.to.as_millis() == id + 60
+        }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -178,6 +178,7 @@ impl Overflow {
         while buffer.rows() > batch_rows {
             let mut samples = Vec::with_capacity(batch_rows);
             buffer.take(batch_rows, &mut samples);
+            let _unsaved = buffer.in_hand(&samples);
             let batch = Batch {
                 agent: agent.clone(),
                 samples,
@@ -211,6 +212,10 @@ impl Overflow {
 
     fn give_back(&mut self, buffer: &SampleBuffer, batch: Batch) {
         let mut lost = Vec::new();
+        let oldest = batch.samples.iter().map(|sample| sample.scheduled_at).min();
+        if let Some(oldest) = oldest {
+            buffer.put_back(oldest);
+        }
         for sample in batch.samples {
             if let Err(sample) = buffer.push(sample) {
                 lost.push(sample.scheduled_at);
@@ -221,6 +226,7 @@ impl Overflow {
             let to = to.plus(Duration::from_millis(1));
             let samples = Some(lost.len() as u64);
             let _ = self.gaps.send(Gap {
+                endpoint: None,
                 from,
                 to,
                 reason: GapReason::BufferFull,
@@ -244,6 +250,7 @@ impl Overflow {
             );
             let to = dropped.to.plus(Duration::from_millis(1));
             let _ = self.gaps.send(Gap {
+                endpoint: None,
                 from: dropped.from,
                 to,
                 reason,

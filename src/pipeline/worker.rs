@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::buffer::SampleBuffer;
 use super::clock::Clock;
 use super::totals::Totals;
-use super::{Command, Gap};
+use super::{Changed, Command, Gap};
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
@@ -110,7 +110,9 @@ pub struct Worker<P, C> {
     /// Samples that the guard lets go.
     judged: Vec<Sample>,
     metrics: ProbeMetrics,
-    begun: bool,
+    /// Since when ticks are answered for.
+    begun: Option<Timestamp>,
+    floor_said: Option<Timestamp>,
     due: Vec<Due>,
 }
 
@@ -136,7 +138,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             ways: Ways::default(),
             judged: Vec::new(),
             metrics: ProbeMetrics::default(),
-            begun: false,
+            begun: None,
+            floor_said: None,
             due: Vec::with_capacity(STARTS_PER_TURN),
             options,
             prober,
@@ -190,7 +193,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         // What was due before this instant is answered for: taken now, and skipped where it cannot be started any more.
         let stopped_at = self.time.now();
         self.due.clear();
-        if self.begun {
+        if self.begun.is_some() {
             // A tick at the very instant belongs to the time after it.
             self.schedule.take_due(
                 stopped_at.minus(Duration::from_micros(1)),
@@ -235,7 +238,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     fn look(&mut self) {
         let gap = self.time.look(self.clock.wall(), self.clock.mono());
         if let Some(ClockGap { from, to, stepped }) = gap
-            && self.begun
+            && self.begun.is_some()
         {
             let reason = if stepped {
                 GapReason::ClockStep
@@ -251,6 +254,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             let from = self.schedule.next_due().map_or(from, |next| next.min(from));
             self.schedule.jump(to);
             let _ = self.gaps.send(Gap {
+                endpoint: None,
                 from,
                 to,
                 reason,
@@ -258,43 +262,43 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             });
         }
         self.look_at_network();
+        self.say_floor();
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
         }
     }
 
+    /// What a death would take with it begins at the oldest tick that has no sample yet.
+    fn say_floor(&mut self) {
+        let now = self.time.now();
+        let said = self.floor_said;
+        if self.begun.is_none() || said.is_some_and(|said| now.since(said) < LOOK_EVERY) {
+            return;
+        }
+        self.floor_said = Some(now);
+        let waiting = self.schedule.next_due().unwrap_or(now);
+        let in_flight = self.in_flight.oldest().unwrap_or(now);
+        self.buffer.floor(now.min(waiting).min(in_flight));
+    }
+
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Upsert {
-                endpoints,
-                changed_at,
-            } => {
-                if let Some(changed_at) = changed_at {
-                    self.note_late(changed_at);
-                }
-                for endpoint in endpoints {
+            Command::Upsert(endpoints) => {
+                for Changed { endpoint, at } in endpoints {
                     let (id, interval) = (endpoint.id, endpoint.interval);
+                    self.note_late(id, at);
                     if self.endpoints.insert(id, Rc::new(endpoint)).is_some() {
                         self.prober.forget(id);
                     }
-                    if self.begun {
+                    if self.begun.is_some() {
                         self.schedule.upsert(id, interval, self.time.now());
                     }
                 }
             }
             Command::Remove(ids) => ids.into_iter().for_each(|id| self.remove(id)),
-            Command::Retain(keep) => {
-                let gone: Vec<_> = self
-                    .endpoints
-                    .keys()
-                    .copied()
-                    .filter(|id| !keep.contains(id))
-                    .collect();
-                gone.into_iter().for_each(|id| self.remove(id));
-            }
             Command::Begin(at) => {
                 self.look();
-                self.begun = true;
+                self.begun = Some(at);
                 self.schedule = Schedule::new(at);
                 for endpoint in self.endpoints.values() {
                     self.schedule.upsert(endpoint.id, endpoint.interval, at);
@@ -311,11 +315,13 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         }
     }
 
-    fn note_late(&self, changed_at: Timestamp) {
-        let expected = changed_at.plus(CHANGE_GRACE);
+    fn note_late(&self, endpoint: EndpointId, changed_at: Timestamp) {
+        let Some(begun) = self.begun else { return };
+        let expected = changed_at.plus(CHANGE_GRACE).max(begun);
         let now = self.time.now();
-        if self.begun && expected < now {
+        if expected < now {
             let _ = self.gaps.send(Gap {
+                endpoint: Some(endpoint),
                 from: expected,
                 to: now,
                 reason: GapReason::CatalogBehind,
@@ -326,7 +332,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
 
     /// Starts a few of the due probes; whether more are due.
     fn start_due(&mut self) -> bool {
-        if !self.begun {
+        if self.begun.is_none() {
             return false;
         }
         let mut due = std::mem::take(&mut self.due);
@@ -425,11 +431,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
 
     fn next_wake(&self) -> Instant {
         let now = self.time.now();
-        let next = if self.begun {
-            self.schedule.next_due()
-        } else {
-            None
-        };
+        let next = self.begun.and_then(|_| self.schedule.next_due());
         let longest = if self.probes.is_empty() {
             LOOK_EVERY
         } else {

@@ -15,6 +15,7 @@ mod migrate;
 mod plan;
 mod problems;
 mod refused;
+mod removals;
 mod retention;
 mod server;
 mod sessions;

@@ -10,6 +10,8 @@ pub(super) const SCHEDULE_LAG: &str = "watcher_schedule_lag_seconds";
 pub(super) const IN_FLIGHT: &str = "watcher_probes_in_flight";
 pub(super) const ENDPOINTS: &str = "watcher_endpoints";
 pub(super) const ENDPOINT_PROBLEMS: &str = "watcher_endpoint_problems";
+pub(super) const ENDPOINTS_HELD: &str = "watcher_endpoints_held";
+pub(super) const SNAPSHOT_AGE: &str = "watcher_catalog_snapshot_age_seconds";
 pub(super) const STORED: &str = "watcher_samples_stored_total";
 pub(super) const DROPPED: &str = "watcher_samples_dropped_total";
 pub(super) const BUFFER_ROWS: &str = "watcher_buffer_rows";
@@ -60,6 +62,15 @@ pub(super) fn describe() {
     describe_gauge!(
         ENDPOINT_PROBLEMS,
         "Endpoints that are not probed because their row is not valid"
+    );
+    describe_gauge!(
+        ENDPOINTS_HELD,
+        "Deleted endpoints that are still probed, since a large part went at once"
+    );
+    describe_gauge!(
+        SNAPSHOT_AGE,
+        Unit::Seconds,
+        "Since the snapshot of the endpoints on disk was last in line with the table"
     );
     describe_counter!(STORED, "Samples stored");
     describe_counter!(DROPPED, "Samples lost, by reason");

@@ -16,6 +16,7 @@ mod probe_match;
 mod probe_tls;
 mod process;
 mod process_hostile;
+mod process_outage;
 mod rotation;
 mod spool;
 mod store_audit;

@@ -191,6 +191,68 @@ async fn a_lost_row_is_missing_and_unexplained_unless_a_gap_of_that_share_and_pl
 }
 
 #[tokio::test]
+async fn what_concerns_one_endpoint_explains_that_one_alone_also_after_it_has_passed() {
+    let scene = Scene::new().await;
+    scene.agent("lab", 0, 1, 0.0, None).await;
+    // Both lack the ticks of minutes 1 to 4 and 8 to 9.
+    for endpoint in [1, 2] {
+        let filter = "n not between 7 and 24 and n not between 49 and 54";
+        scene.rows(endpoint, "lab", 0.0, 10.0, filter).await;
+    }
+    scene
+        .sql(
+            "insert into endpoint_gaps (endpoint_id, location, during, reason, agent) values
+                (1, 'lab', tstzrange(minute(1), minute(2)), 'catalog_behind', 'a'),
+                (2, 'elsewhere', tstzrange(minute(1), minute(2)), 'catalog_behind', 'a');
+             insert into gaps (agent, location, partition_index, partition_count, during, reason) values
+                ('a', 'lab', 0, 1, tstzrange(minute(1.5), minute(3)), 'paused');
+             insert into endpoint_problems (endpoint_id, location, field, message, agent, since) values
+                (1, 'lab', 'regex', 'does not compile', 'a', minute(2)),
+                (2, 'lab', 'regex', 'does not compile', 'a', minute(8));
+             delete from endpoint_problems where endpoint_id = 1;
+             update endpoint_gaps set during = tstzrange(minute(2), minute(4))
+                where endpoint_id = 1 and reason = 'endpoint_problem'",
+        )
+        .await;
+    let at = |minute: i64| Timestamp::from_micros(scene.zero_us + minute * 60_000_000);
+    let window = AuditWindow {
+        since: at(0),
+        until: at(10),
+    };
+    let (total, endpoints) = scene.store.audit_endpoints(window).await.unwrap();
+    let by: Vec<_> = endpoints
+        .iter()
+        .map(|e| (e.endpoint_id, e.audit.missing_by.clone()))
+        .collect();
+    assert_eq!(
+        by,
+        [
+            (
+                1,
+                reasons([
+                    ("catalog_behind", 6),
+                    ("endpoint_problem", 6),
+                    ("paused", 6),
+                    ("unexplained", 6)
+                ])
+            ),
+            (
+                2,
+                reasons([("endpoint_problem", 6), ("paused", 9), ("unexplained", 9)])
+            ),
+        ]
+    );
+    assert_eq!(total.missing, 48);
+    // The death of somebody who has left no row is told from what is not known.
+    scene
+        .sql("update agents set ended = minute(8), end_reason = 'died'")
+        .await;
+    let audit = scene.audit(0, 10).await;
+    assert_eq!(audit.missing_by["agent_died"], 12);
+    assert_eq!(audit.missing_by["unexplained"], 9);
+}
+
+#[tokio::test]
 async fn skipped_rows_are_stored_and_rows_off_the_grid_count_nowhere() {
     let scene = Scene::new().await;
     scene.agent("lab", 0, 1, 0.0, None).await;

@@ -341,22 +341,25 @@ async fn a_session_ends_in_order_or_is_found_dead_by_its_successor() {
     let horizon = Duration::from_secs(30);
 
     let first = store
-        .start_session(&session("a", Partition::ALL, 1_000), horizon)
+        .start_session(&session("a", Partition::ALL, 1_000), horizon, false)
         .await
         .unwrap();
-    store.heartbeat(first, before(900)).await.unwrap();
+    store.heartbeat(first, before(900), None).await.unwrap();
     store.end_session(first, before(800)).await.unwrap();
     let second = store
-        .start_session(&session("b", Partition::ALL, 700), horizon)
+        .start_session(&session("b", Partition::ALL, 700), horizon, false)
         .await
         .unwrap();
     assert_eq!(gaps(&client).await, [] as [&str; 0]);
 
     // Killed; last heard of at 600; another starts at 500, and says so twice.
-    store.heartbeat(second, before(600)).await.unwrap();
+    store.heartbeat(second, before(600), None).await.unwrap();
     let third = session("c", Partition::ALL, 500);
-    let id = store.start_session(&third, horizon).await.unwrap();
-    assert_eq!(store.start_session(&third, horizon).await.unwrap(), id);
+    let id = store.start_session(&third, horizon, false).await.unwrap();
+    assert_eq!(
+        store.start_session(&third, horizon, false).await.unwrap(),
+        id
+    );
     assert_eq!(
         sessions(&client).await,
         ["a 0/1 stopped 200", "b 0/1 died 100", "c 0/1 runs"]
@@ -364,7 +367,7 @@ async fn a_session_ends_in_order_or_is_found_dead_by_its_successor() {
     assert_eq!(gaps(&client).await, ["b 0/1 agent_died 630 500"]);
 
     // Only silent, not dead: it lives again.
-    store.heartbeat(second, before(450)).await.unwrap();
+    store.heartbeat(second, before(450), None).await.unwrap();
     assert_eq!(sessions(&client).await[1], "b 0/1 runs");
 }
 
@@ -376,23 +379,23 @@ async fn a_death_that_the_supervisor_saw_is_closed_by_the_successor() {
     let horizon = Duration::from_secs(30);
     let share = Partition::new(1, 2).unwrap();
     store
-        .start_session(&session("a", share, 1_000), horizon)
+        .start_session(&session("a", share, 1_000), horizon, false)
         .await
         .unwrap();
     assert!(
         store
-            .mark_died(&identity("a"), share, before(800), horizon)
+            .mark_died(&identity("a"), share, before(800), None, horizon)
             .await
             .unwrap()
     );
     assert!(
         !store
-            .mark_died(&identity("a"), share, before(790), horizon)
+            .mark_died(&identity("a"), share, before(790), None, horizon)
             .await
             .unwrap()
     );
     store
-        .start_session(&session("a", share, 700), horizon)
+        .start_session(&session("a", share, 700), horizon, false)
         .await
         .unwrap();
     assert_eq!(sessions(&client).await, ["a 1/2 died 200", "a 1/2 runs"]);
@@ -403,6 +406,194 @@ async fn a_death_that_the_supervisor_saw_is_closed_by_the_successor() {
 }
 
 #[tokio::test]
+async fn what_a_death_took_begins_where_it_was_said_to() {
+    let database = TestDatabase::migrated().await;
+    let client = database.client().await;
+    let store = database.open();
+    let horizon = Duration::from_secs(30);
+    let start = async |name: &str, ago| {
+        let session = session(name, Partition::ALL, ago);
+        store.start_session(&session, horizon, false).await.unwrap()
+    };
+    // Told by a heartbeat; found by the successor.
+    let first = start("a", 1_000).await;
+    let said = Some(before(905));
+    store.heartbeat(first, before(900), said).await.unwrap();
+    // Told by its supervisor, later than by its heartbeat.
+    let second = start("b", 800).await;
+    let said = Some(before(705));
+    store.heartbeat(second, before(700), said).await.unwrap();
+    let share = Partition::ALL;
+    let died = async |name: &str, at, said: Option<u64>| {
+        let said = said.map(before);
+        let at = before(at);
+        store
+            .mark_died(&identity(name), share, at, said, horizon)
+            .await
+            .unwrap()
+    };
+    assert!(died("b", 600, Some(602)).await);
+    // Told nobody.
+    start("c", 500).await;
+    assert!(died("c", 400, None).await);
+    let sql = "select string_agg(concat(round(extract(epoch from now() - lower(during))), '-', round(extract(epoch from now() - upper(during)))), ' ' order by lower(during)) from gaps";
+    let said: String = row(&client, sql, &[]).await.get(0);
+    let near = |text: &str| -> Vec<i64> {
+        text.split([' ', '-'])
+            .map(|n| n.parse::<i64>().unwrap() / 5 * 5)
+            .collect()
+    };
+    // The first's loss and death until the second; the second's loss, its death until the third; the third's loss.
+    assert_eq!(
+        near(&said),
+        near("905-800 602-600 600-500 430-400"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_session_told_long_after_it_began_takes_nobody_else_for_dead() {
+    let database = TestDatabase::migrated().await;
+    let client = database.client().await;
+    let store = database.open();
+    let half = |index| Partition::new(index, 2).unwrap();
+    let start = async |name: &str, share, ago, late| {
+        let session = session(name, share, ago);
+        store
+            .start_session(&session, Duration::ZERO, late)
+            .await
+            .unwrap()
+    };
+    // The sibling could not say that it lives either.
+    start("b", half(1), 1_000, false).await;
+    start("a", half(0), 500, true).await;
+    assert_eq!(sessions(&client).await, ["b 1/2 runs", "a 0/2 runs"]);
+    assert_eq!(gaps(&client).await, [] as [&str; 0]);
+    // A run with another number of processes has taken their place.
+    start("c", Partition::ALL, 400, true).await;
+    assert_eq!(
+        sessions(&client).await,
+        ["b 1/2 died 0", "a 0/2 died 0", "c 0/1 runs"]
+    );
+}
+
+#[tokio::test]
+async fn gaps_of_endpoints_and_problems_that_have_passed_are_kept_once() {
+    let database = TestDatabase::migrated().await;
+    let client = database.client().await;
+    let store = database.open();
+    let (from, to) = (before(100), before(90));
+    let gap = |id| Gap {
+        endpoint: Some(EndpointId(id)),
+        from,
+        to,
+        reason: GapReason::CatalogBehind,
+        samples: None,
+        detail: None,
+    };
+    let whole = Gap {
+        endpoint: None,
+        ..gap(0)
+    };
+    for _ in 0..2 {
+        store
+            .record_gaps(
+                &identity("a"),
+                Partition::ALL,
+                &[gap(1), whole.clone(), gap(2)],
+            )
+            .await
+            .unwrap();
+        client.batch_execute("delete from gaps").await.unwrap();
+    }
+    let text = async || -> String {
+        let sql = "select coalesce(string_agg(concat_ws(' ', endpoint_id, reason, upper_inf(during)), '; ' order by endpoint_id, lower(during)), '') from endpoint_gaps";
+        row(&client, sql, &[]).await.get(0)
+    };
+    assert_eq!(text().await, "1 catalog_behind f; 2 catalog_behind f");
+
+    let agent = identity("a");
+    let set = async |problems: &[Problem]| {
+        store
+            .set_problems(&agent, EndpointId(7), before(60), problems)
+            .await
+            .unwrap();
+    };
+    client
+        .batch_execute("delete from endpoint_gaps")
+        .await
+        .unwrap();
+    set(&[Problem::of("url", "bad")]).await;
+    // Another problem of the same row is the same span.
+    set(&[Problem::of("regex", "bad")]).await;
+    assert_eq!(text().await, "7 endpoint_problem t");
+    set(&[]).await;
+    assert_eq!(text().await, "7 endpoint_problem f");
+    let length =
+        "select extract(epoch from upper(during) - lower(during))::bigint from endpoint_gaps";
+    let length = number(&client, length).await;
+    assert!((60..120).contains(&length), "{length}");
+    store
+        .set_problems(
+            &agent,
+            EndpointId(7),
+            before(1),
+            &[Problem::of("url", "bad")],
+        )
+        .await
+        .unwrap();
+    assert_eq!(text().await, "7 endpoint_problem f; 7 endpoint_problem t");
+    store
+        .replace_problems(&agent, Partition::ALL, &[])
+        .await
+        .unwrap();
+    assert_eq!(text().await, "7 endpoint_problem f; 7 endpoint_problem f");
+}
+
+#[tokio::test]
+async fn a_held_removal_stands_in_sql_and_a_confirmation_is_of_that_one_only() {
+    let database = TestDatabase::migrated().await;
+    let client = database.client().await;
+    let store = database.open();
+    let agent = identity("a");
+    let now = before(0);
+    let held = |since, endpoints| watcher::store::HeldRemoval {
+        endpoints,
+        of: 100,
+        since: now.minus(Duration::from_secs(since)),
+        until: now,
+    };
+    let hold = async |since, endpoints| {
+        let held = held(since, endpoints);
+        store
+            .hold_removal(&agent, Partition::ALL, &held)
+            .await
+            .unwrap()
+    };
+    assert!(!hold(60, 50).await);
+    client
+        .batch_execute("update held_removals set confirmed = true")
+        .await
+        .unwrap();
+    assert!(hold(60, 51).await);
+    assert!(!hold(30, 51).await);
+    store.release_removal(&agent, Partition::ALL).await.unwrap();
+    assert_eq!(
+        number(&client, "select count(*) from held_removals").await,
+        0
+    );
+
+    client
+        .batch_execute("insert into endpoints (id, url, enabled) values (1, 'http://a/', false), (2, 'http://b/', true)")
+        .await
+        .unwrap();
+    let ids = [1, 2, 3].map(EndpointId);
+    let mut present = store.endpoints_present(&ids).await.unwrap();
+    present.sort_unstable();
+    assert_eq!(present, ids[..2]);
+}
+
+#[tokio::test]
 async fn silent_sessions_of_other_shares_are_found_dead_when_the_number_of_processes_changes() {
     let database = TestDatabase::migrated().await;
     let client = database.client().await;
@@ -410,23 +601,23 @@ async fn silent_sessions_of_other_shares_are_found_dead_when_the_number_of_proce
     let half = |i| Partition::new(i, 2).unwrap();
     for i in 0..2 {
         store
-            .start_session(&session("a", half(i), 1_000), Duration::ZERO)
+            .start_session(&session("a", half(i), 1_000), Duration::ZERO, false)
             .await
             .unwrap();
     }
     // A third, elsewhere in the same location, is alive and stays so.
     let alive = Partition::new(2, 3).unwrap();
     let id = store
-        .start_session(&session("z", alive, 990), Duration::ZERO)
+        .start_session(&session("z", alive, 990), Duration::ZERO, false)
         .await
         .unwrap();
-    store.heartbeat(id, before(501)).await.unwrap();
+    store.heartbeat(id, before(501), None).await.unwrap();
     client
         .batch_execute("update agents set ended = null, end_reason = null; delete from gaps")
         .await
         .unwrap();
     store
-        .start_session(&session("b", Partition::ALL, 500), Duration::ZERO)
+        .start_session(&session("b", Partition::ALL, 500), Duration::ZERO, false)
         .await
         .unwrap();
     assert_eq!(
@@ -453,6 +644,7 @@ async fn gaps_usage_and_the_clock_are_recorded() {
         GapReason::Refused,
     ];
     let gap = |reason: GapReason| Gap {
+        endpoint: None,
         from: before(100),
         to: before(90),
         reason,
@@ -515,6 +707,7 @@ async fn problems_are_replaced_and_those_that_stay_keep_their_since() {
         .set_problems(
             &agent,
             EndpointId(7),
+            before(60),
             &[Problem::of("url", "no host\0"), Problem::of("regex", "bad")],
         )
         .await
@@ -530,6 +723,7 @@ async fn problems_are_replaced_and_those_that_stay_keep_their_since() {
         .set_problems(
             &agent,
             EndpointId(7),
+            before(60),
             &[Problem::of("regex", "bad"), Problem::of("url", long)],
         )
         .await
@@ -545,12 +739,14 @@ async fn problems_are_replaced_and_those_that_stay_keep_their_since() {
     let of = |id, field: &str| EndpointProblem {
         endpoint: EndpointId(id),
         problem: Problem::of(field, "bad"),
+        since: before(30),
     };
     let half = Partition::new(1, 2).unwrap();
     store
         .set_problems(
             &agent,
             EndpointId(8),
+            before(60),
             &[Problem::of("url", "another share's")],
         )
         .await
@@ -564,7 +760,7 @@ async fn problems_are_replaced_and_those_that_stay_keep_their_since() {
         "7 lab regex bad; 8 lab url another share's; 9 lab url bad"
     );
     store
-        .set_problems(&agent, EndpointId(7), &[])
+        .set_problems(&agent, EndpointId(7), before(60), &[])
         .await
         .unwrap();
     store.replace_problems(&agent, half, &[]).await.unwrap();

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use watcher::config::Problem;
 use watcher::domain::{AgentIdentity, Batch, EndpointId, Partition, Sample, Timestamp};
-use watcher::store::timescale::{SampleWriter, schema_state};
-use watcher::store::{SampleStore, Session, WritePath};
+use watcher::store::timescale::{Gap, SampleWriter, schema_state};
+use watcher::store::{GapReason, HeldRemoval, SampleStore, Session, WritePath};
 
 use crate::support::database::{TestDatabase, number, refusal, row};
 use crate::support::login::Login;
@@ -41,8 +41,11 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
         partition: Partition::ALL,
         started: now(),
     };
-    let id = store.start_session(&session, Duration::ZERO).await.unwrap();
-    store.heartbeat(id, now()).await.unwrap();
+    let id = store
+        .start_session(&session, Duration::ZERO, false)
+        .await
+        .unwrap();
+    store.heartbeat(id, now(), None).await.unwrap();
     let mut seen = 0;
     let cursor = store
         .load_catalog(Partition::ALL, "lab", &mut |_| seen += 1)
@@ -54,11 +57,49 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
         .await
         .unwrap();
     store
-        .set_problems(&session.agent, EndpointId(1), &[Problem::of("url", "bad")])
+        .set_problems(
+            &session.agent,
+            EndpointId(1),
+            now(),
+            &[Problem::of("url", "bad")],
+        )
         .await
         .unwrap();
     store
-        .record_gaps(&session.agent, Partition::ALL, &[])
+        .record_gaps(
+            &session.agent,
+            Partition::ALL,
+            &[None, Some(EndpointId(1))].map(|endpoint| Gap {
+                endpoint,
+                from: now(),
+                to: now(),
+                reason: GapReason::Refused,
+                samples: None,
+                detail: None,
+            }),
+        )
+        .await
+        .unwrap();
+    let held = HeldRemoval {
+        endpoints: 5,
+        of: 9,
+        since: now(),
+        until: now(),
+    };
+    for _ in 0..2 {
+        let confirmed = store
+            .hold_removal(&session.agent, Partition::ALL, &held)
+            .await;
+        assert!(!confirmed.unwrap());
+    }
+    let ids = [EndpointId(1)];
+    assert_eq!(store.endpoints_present(&ids).await.unwrap().len(), 1);
+    store
+        .release_removal(&session.agent, Partition::ALL)
+        .await
+        .unwrap();
+    store
+        .set_problems(&session.agent, EndpointId(1), now(), &[])
         .await
         .unwrap();
     store
@@ -84,6 +125,9 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
         "drop table metrics",
         "select from gaps",
         "delete from gaps",
+        "select from endpoint_gaps",
+        "update endpoint_gaps set reason = 'refused'",
+        "select endpoint_problems_found()",
         "select from agent_usage",
         "insert into endpoints (url) values ('http://y/')",
         "update endpoints set url = 'http://y/'",
@@ -125,16 +169,21 @@ async fn an_agent_sees_and_changes_only_its_own_rows() {
         started: now(),
     };
     mine.store()
-        .start_session(&session("m"), Duration::ZERO)
+        .start_session(&session("m"), Duration::ZERO, false)
         .await
         .unwrap();
     mine.store()
-        .set_problems(&identity("m"), EndpointId(1), &[Problem::of("url", "bad")])
+        .set_problems(
+            &identity("m"),
+            EndpointId(1),
+            now(),
+            &[Problem::of("url", "bad")],
+        )
         .await
         .unwrap();
     other
         .store()
-        .start_session(&session("o"), Duration::ZERO)
+        .start_session(&session("o"), Duration::ZERO, false)
         .await
         .unwrap();
     let client = other.client().await;

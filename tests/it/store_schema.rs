@@ -404,12 +404,19 @@ async fn raw_rows_past_their_retention_are_dropped_and_the_setting_is_heeded() {
     client
         .batch_execute(
             "insert into metrics (time, endpoint_id, outcome, location, agent)
-                select now() - d * interval '1 day', 1, 'up', 'lab', 'a' from unnest(array[0, 10, 29, 32, 90]) d",
+                select now() - d * interval '1 day', 1, 'up', 'lab', 'a' from unnest(array[0, 10, 29, 32, 90]) d;
+             insert into endpoint_gaps (endpoint_id, location, during, reason, agent) values
+                (1, 'lab', tstzrange(now() - interval '99 days', now() - interval '98 days'), 'refused', 'a'),
+                (1, 'lab', tstzrange(now() - interval '99 days', null), 'endpoint_problem', 'a')",
         )
         .await
         .unwrap();
     let store = database.open();
     assert_eq!(store.apply_retention().await.unwrap(), Some(2));
+    let standing = "select count(*) from endpoint_gaps where upper_inf(during)";
+    assert_eq!(number(&client, standing).await, 1);
+    let all = "select count(*) from endpoint_gaps";
+    assert_eq!(number(&client, all).await, 1);
     assert_eq!(store.apply_retention().await.unwrap(), Some(0));
     client
         .batch_execute("update settings set raw_retention = null")

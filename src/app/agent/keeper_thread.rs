@@ -1,6 +1,5 @@
 //! The keeper thread: catalog, session, keepers, gaps, heartbeat, health. It yields to the probe thread.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,41 +9,39 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::farewell::{self, Farewell};
+use super::session::{Diaries, Running};
+use super::snapshot::{Place, Recorder, Snapshot, SnapshotAge};
 use super::spools::Spools;
 use super::{AgentError, DRAIN_GRACE, system};
 use crate::api;
 use crate::app::control::{self, AgentState, SUPERVISED};
 use crate::app::machine;
 use crate::app::source::{Ledger, TableSource};
-use crate::app::up::DEATH_HORIZON;
-use crate::config::args::AgentArgs;
+use crate::config::args::{AgentArgs, AgentSettings};
 use crate::config::resolve::{self, CheckCache};
 use crate::config::secret::ProcessSecrets;
-use crate::domain::{AgentIdentity, Backoff, Timestamp};
+use crate::domain::{AgentIdentity, Timestamp};
 use crate::pipeline::buffer::SampleBuffer;
-use crate::pipeline::catalog::Catalog;
+use crate::pipeline::catalog::{
+    Catalog, CatalogMemory, Forgetful, RemovalOptions, Resolve, WorkerGone,
+};
 use crate::pipeline::clock::wall_now;
-use crate::pipeline::keeper::{Keeper, KeeperOptions, chain, random};
+use crate::pipeline::keeper::{Keeper, KeeperOptions, chain};
 use crate::pipeline::ledger::{self, Unwritten};
 use crate::pipeline::totals::Totals;
 use crate::pipeline::{Command, Gap};
 use crate::store::Session;
-use crate::store::timescale::{
-    self, RefusedFile, SampleWriter, ServerId, SessionId, Timescale, Usage,
-};
+use crate::store::timescale::{RefusedFile, SampleWriter, Timescale, Usage};
 use crate::telemetry::{self, prometheus::Exporter};
 
-/// `agents.last_seen` is this fresh; a successor that finds a session without an end counts from there.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Telling the database that the session ends may take so long, of the ten seconds that Docker gives.
-const END_WITHIN: Duration = Duration::from_millis(1_500);
-/// Likewise for gaps that are not written yet.
+/// Gaps that are not written yet have so long, of the ten seconds that Docker gives.
 const GAPS_WITHIN: Duration = Duration::from_secs(1);
-/// Clocks further apart than this are said to be.
-const CLOCKS_APART_S: f64 = 0.5;
-/// The session answers from so long after its row is sent: by then it is written, and the schedule runs.
-const BEGIN_AFTER: Duration = Duration::from_millis(200);
+/// Where there is a snapshot, the database is given so long to say what has changed since.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Fewer endpoints than this are no large part.
+const MASS_REMOVAL_MIN: usize = 10;
+/// The supervisor hears so often what a death would take.
+const SAY_UNSAVED: Duration = Duration::from_secs(1);
 
 /// All that the thread needs.
 pub(super) struct KeeperThread {
@@ -95,9 +92,9 @@ impl KeeperThread {
         } = self;
         let (state_sender, state) = watch::channel(AgentState::default());
         let mut company = JoinSet::new();
-        company.spawn_local(upkeep(exporter.clone()));
         if std::env::var_os(SUPERVISED).is_some() {
-            let (render, stop) = (move || exporter.render(), stop.clone());
+            let (exporter, stop) = (exporter.clone(), stop.clone());
+            let render = move || exporter.render();
             company.spawn_local(async move {
                 if let Err(error) = control::answer(render, state, stop).await {
                     tracing::warn!(%error, "the line to the supervisor failed");
@@ -105,7 +102,10 @@ impl KeeperThread {
             });
         } else {
             let listener = api::listen(args.listen).await?;
-            let health = Arc::new(AgentHealth { exporter, state });
+            let health = Arc::new(AgentHealth {
+                exporter: exporter.clone(),
+                state,
+            });
             let stop = stop.clone();
             company.spawn_local(async move {
                 if let Err(error) = api::serve(listener, health, stop).await {
@@ -122,22 +122,41 @@ impl KeeperThread {
             agent.clone(),
             args.agent.catalog_poll,
         );
-        let mut catalog = Catalog::default();
-        let session = tokio::select! {
-            session = async {
-                let loaded = catalog.load(&mut source, &mut resolve, &commands).await.ok()?;
-                let session = begin(&database, &agent, &args).await;
-                tracing::info!(partition = %args.partition, endpoints = loaded, "probing");
-                commands.send(Command::Begin(session.1.started)).await.ok()?;
-                Some(session)
-            } => session,
+        let place = Place::of(&args, &database);
+        let found = find_snapshot(&args.agent, &place);
+        let (memory, age) = remember(&args.agent, place, found.as_ref());
+        company.spawn_local(upkeep(exporter, age));
+        let removals = RemovalOptions {
+            grace: args.agent.mass_removal_grace,
+            part: f64::from(args.agent.mass_removal_percent) / 100.0,
+            at_least: MASS_REMOVAL_MIN,
+        };
+        let mut catalog = Catalog::new(removals, memory);
+        let begun = tokio::select! {
+            begun = async {
+                let loaded = load(&mut catalog, &mut source, &mut resolve, &commands, found).await?;
+                let of = |started| Session {
+                    agent: agent.clone(),
+                    arm: args.agent.arm.as_str().into(),
+                    partition: args.partition,
+                    started,
+                };
+                let diaries = args.agent.folder().map(|folder| Diaries::open(folder, args.partition));
+                let running = Running::begin(&database, of, diaries, buffer.clone(), !loaded).await;
+                let started = running.session().started;
+                tracing::info!(partition = %args.partition, endpoints = catalog.probed(), "probing");
+                commands.send(Command::Begin(started)).await.map_err(|_| WorkerGone)?;
+                catalog.begun(started);
+                Ok::<_, WorkerGone>(running)
+            } => begun.ok(),
             () = stop.cancelled() => None,
         };
-        let Some((session_id, session)) = session else {
+        let Some(running) = begun else {
             buffer.close();
             return Ok(true);
         };
-        state_sender.send_replace(AgentState { ready: true });
+        let session = running.session().clone();
+        state_sender.send_modify(|state| state.ready = true);
 
         let options = Rc::new(KeeperOptions {
             agent,
@@ -170,16 +189,9 @@ impl KeeperThread {
         let mut ledger = JoinSet::new();
         let told = Ledger::new(&database, session.clone());
         ledger.spawn_local(ledger::run(told.clone(), gaps, unwritten.clone()));
-        let session_id = Rc::new(Cell::new(session_id));
-        let presence = Presence {
-            store: database.clone(),
-            session: session.clone(),
-            id: session_id.clone(),
-            told,
-            server: None,
-            again: false,
-        };
-        company.spawn_local(heartbeat(presence));
+        let mut keeping = JoinSet::new();
+        keeping.spawn_local(running.clone().keep(told));
+        company.spawn_local(say_unsaved(state_sender, buffer.clone()));
         company.spawn_local(report_usage(database.clone(), session.clone(), totals));
 
         tokio::select! {
@@ -188,10 +200,6 @@ impl KeeperThread {
         }
         drop(commands);
         let unsaved = sum(&mut keepers).await;
-        let spool_folder = args.agent.spool_dir.filter(|_| spools.is_some());
-        if let Some(spools) = spools {
-            spools.close();
-        }
         // Gaps come in until the worker and the last keeper are gone.
         let stopped_at = stopped.await.ok();
         let _ = timeout(GAPS_WITHIN, ledger.join_next()).await;
@@ -199,20 +207,11 @@ impl KeeperThread {
         let gaps = unwritten.take();
         // A session that lost samples is not ended in order: its successor has to look at it.
         let stopped_at = stopped_at.filter(|_| unsaved == 0);
-        let session_id = session_id.get();
-        let mut told = gaps.is_empty();
-        if let Some(at) = stopped_at {
-            told &= end(&database, session_id, at).await;
-        }
-        if !told {
-            let farewell = Farewell::new(session_id, &session, stopped_at, &gaps);
-            told = farewell::keep(spool_folder.as_deref(), &session, &farewell);
-        }
-        if !told {
-            tracing::error!(
-                gaps = gaps.len(),
-                "the end of the session is not recorded; the audit will count ticks after it as missing"
-            );
+        keeping.shutdown().await;
+        running.end(stopped_at, &gaps).await;
+        // Last: its lock guards the diary, too.
+        if let Some(spools) = spools {
+            spools.close();
         }
         company.shutdown().await;
         Ok(unsaved == 0)
@@ -231,113 +230,81 @@ async fn sum(tasks: &mut JoinSet<u64>) -> u64 {
     unsaved
 }
 
-/// Writes the session's row, however long the database is away. The instant from which it answers is drawn anew for
-/// each try.
-async fn begin(
-    store: &Timescale,
-    agent: &Arc<AgentIdentity>,
-    args: &AgentArgs,
-) -> (SessionId, Session) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let farewell = args
-        .agent
-        .spool_dir
-        .as_deref()
-        .map(|folder| Farewell::path(folder, args.partition));
-    loop {
-        let started = wall_now().plus(BEGIN_AFTER);
-        let session = Session {
-            agent: agent.clone(),
-            arm: args.agent.arm.as_str().into(),
-            partition: args.partition,
-            started,
-        };
-        let told = async {
-            if let Some(path) = &farewell {
-                farewell::tell_left(path, store).await?;
-            }
-            store.start_session(&session, DEATH_HORIZON).await
-        };
-        match told.await {
-            Ok(id) => return (id, session),
-            Err(error) => {
-                tracing::warn!(cause = chain(&error), "the session cannot be recorded yet")
-            }
-        }
-        sleep(backoff.next(random())).await;
-    }
-}
-
-/// Ends the session; whether that is recorded.
-async fn end(store: &Timescale, id: SessionId, at: Timestamp) -> bool {
-    let tries = async {
-        while let Err(error) = store.end_session(id, at).await {
-            tracing::debug!(
-                cause = chain(&error),
-                "the end of the session cannot be recorded yet"
+/// The snapshot of an earlier run, where there is one that can be used.
+fn find_snapshot(settings: &AgentSettings, place: &Place) -> Option<Snapshot> {
+    let folder = settings.snapshot_folder()?;
+    let age_max = settings.catalog_snapshot_max_age;
+    match Snapshot::open(folder, place, age_max, wall_now()) {
+        Ok(found) => found,
+        Err(refusal) => {
+            tracing::warn!(
+                path = %place.path(folder).display(),
+                cause = chain(&refusal),
+                "the snapshot of the endpoints is not used"
             );
-            sleep(Duration::from_millis(200)).await;
+            None
         }
-    };
-    timeout(END_WITHIN, tries).await.is_ok()
-}
-
-/// What the database is told of this process every few seconds, and again when a failover may have lost it.
-struct Presence {
-    store: Timescale,
-    session: Session,
-    id: Rc<Cell<SessionId>>,
-    told: Ledger,
-    server: Option<ServerId>,
-    /// What was told is to be told again.
-    again: bool,
-}
-
-impl Presence {
-    async fn tell(&mut self) -> Result<(), timescale::Error> {
-        self.again |= self.store.has_failed_over(&mut self.server).await?;
-        if !self.again && self.store.heartbeat(self.id.get(), wall_now()).await? {
-            return Ok(());
-        }
-        self.again = true;
-        let id = self
-            .store
-            .start_session(&self.session, DEATH_HORIZON)
-            .await?;
-        self.id.set(id);
-        self.told.tell_again().await?;
-        self.store.heartbeat(id, wall_now()).await?;
-        self.again = false;
-        tracing::warn!(
-            "the database is another one, or was restarted; it was told again of this agent and its gaps"
-        );
-        Ok(())
     }
 }
 
-async fn heartbeat(mut presence: Presence) {
-    let mut warned = false;
-    loop {
-        sleep(HEARTBEAT).await;
-        let beat = async {
-            presence.tell().await?;
-            presence.store.clock_offset().await
-        };
-        match beat.await {
-            Ok(offset) => {
-                telemetry::clock_offset(-offset.seconds);
-                let off = offset.seconds.abs() > CLOCKS_APART_S + offset.error.as_secs_f64();
-                if off && !warned {
-                    tracing::warn!(
-                        database_ahead_s = offset.seconds,
-                        "this machine's clock and the database's differ; rows carry this machine's time"
-                    );
-                }
-                warned = off;
-            }
-            // The keepers say that the database is away.
-            Err(error) => tracing::debug!(cause = chain(&error), "heartbeat"),
+/// What the catalog remembers by, and how old that is.
+fn remember(
+    settings: &AgentSettings,
+    place: Place,
+    found: Option<&Snapshot>,
+) -> (Box<dyn CatalogMemory>, Option<SnapshotAge>) {
+    let started = settings
+        .snapshot_folder()
+        .map(|folder| Recorder::start(folder, place, found.map(|found| found.recalled)));
+    match started {
+        Some(Ok((recorder, age))) => (Box::new(recorder), Some(age)),
+        Some(Err(error)) => {
+            tracing::warn!(
+                cause = chain(&error),
+                "no snapshot of the endpoints is written"
+            );
+            (Box::new(Forgetful), None)
         }
+        None => (Box::new(Forgetful), None),
+    }
+}
+
+/// Tells the worker of the endpoints: those of the snapshot, and what the table says where it can be read at once; of the
+/// table alone where there is no snapshot, however long that takes. Whether the table was read.
+async fn load(
+    catalog: &mut Catalog,
+    source: &mut TableSource,
+    resolve: Resolve<'_>,
+    commands: &mpsc::Sender<Command>,
+    found: Option<Snapshot>,
+) -> Result<bool, WorkerGone> {
+    let rows = found.as_ref().map(|found| (found, found.rows()));
+    let Some((found, Ok(rows))) = rows else {
+        return catalog.load(source, resolve, commands, None).await;
+    };
+    catalog
+        .recall(rows, found.recalled, resolve, commands)
+        .await?;
+    let loaded = catalog
+        .load(source, resolve, commands, Some(PATIENCE))
+        .await?;
+    if !loaded {
+        let age = wall_now().since(found.recalled.as_of);
+        tracing::warn!(
+            endpoints = found.len(),
+            age_s = age.as_secs(),
+            "the database is away; probing from the snapshot of the endpoints"
+        );
+    }
+    Ok(loaded)
+}
+
+/// Tells the supervisor what a death would take.
+async fn say_unsaved(state: watch::Sender<AgentState>, buffer: SampleBuffer) {
+    loop {
+        sleep(SAY_UNSAVED).await;
+        let unsaved_since_us = buffer.unsaved_since().map(Timestamp::as_micros);
+        state.send_modify(|state| state.unsaved_since_us = unsaved_since_us);
     }
 }
 
@@ -369,9 +336,12 @@ async fn report_usage(store: Timescale, session: Session, totals: Totals) {
     }
 }
 
-async fn upkeep(exporter: Exporter) {
+async fn upkeep(exporter: Exporter, age: Option<SnapshotAge>) {
     loop {
         exporter.upkeep();
+        if let Some(age) = &age {
+            age.report();
+        }
         telemetry::process_usage(machine::cpu_time(), machine::resident_bytes());
         sleep(Duration::from_secs(5)).await;
     }

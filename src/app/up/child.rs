@@ -29,6 +29,8 @@ pub(super) struct Died {
     pub(super) partition: Partition,
     /// When.
     pub(super) at: Timestamp,
+    /// What was due before was saved, as it last said.
+    pub(super) unsaved_since: Option<Timestamp>,
 }
 
 /// The place of one agent.
@@ -131,13 +133,16 @@ impl Child {
             }
         };
         drop(keep);
+        let said = line.state();
         self.line.send_replace(None);
         if !stop.is_cancelled() || !status.success() {
             let (agent, partition) = (self.agent.clone(), self.partition);
+            let unsaved_since = said.unsaved_since_us.map(Timestamp::from_micros);
             let _ = self.died.send(Died {
                 agent,
                 partition,
                 at: wall_now(),
+                unsaved_since,
             });
         }
         Ok(status)

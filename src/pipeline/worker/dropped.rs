@@ -41,6 +41,7 @@ impl Dropped {
             );
             let samples = std::mem::take(&mut self.samples);
             let _ = gaps.send(Gap {
+                endpoint: None,
                 from,
                 to,
                 reason: GapReason::BufferFull,

@@ -67,6 +67,11 @@ impl InFlight {
         (endpoint.id, scheduled_at)
     }
 
+    /// The oldest tick among them. Looks at every slot: twice a second, 4 000 of them are some microseconds.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.slots.iter().flatten().map(|(_, at)| *at).min()
+    }
+
     pub(super) fn rest(&mut self) -> Vec<(EndpointId, Timestamp)> {
         let rest = self
             .slots

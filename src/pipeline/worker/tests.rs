@@ -160,10 +160,9 @@ impl Harness {
         let endpoints = self.endpoints;
         let drive = async {
             sender
-                .send(Command::Upsert {
-                    endpoints,
-                    changed_at: None,
-                })
+                .send(Command::Upsert(
+                    endpoints.into_iter().map(|e| changed(e, START)).collect(),
+                ))
                 .await
                 .unwrap();
             sender.send(Command::Begin(START)).await.unwrap();
@@ -183,6 +182,10 @@ impl Harness {
             at_once_max: prober.at_once_max.get(),
         }
     }
+}
+
+fn changed(endpoint: Endpoint, at: Timestamp) -> Changed {
+    Changed { endpoint, at }
 }
 
 fn ticks(id: i64, seconds: i64, from: Timestamp, to: Timestamp) -> Vec<i64> {
@@ -386,11 +389,9 @@ async fn changes_move_only_the_endpoints_they_name() {
     let run = Harness::default()
         .run(|commands| async move {
             seconds(20.0).await;
-            let changed = Command::Upsert {
-                endpoints: vec![endpoint(1, 10), endpoint(99, 5)],
-                changed_at: None,
-            };
-            commands.send(changed).await.unwrap();
+            let now = START.plus(Duration::from_secs(20));
+            let both = [endpoint(1, 10), endpoint(99, 5)].map(|e| changed(e, now));
+            commands.send(Command::Upsert(both.into())).await.unwrap();
             commands
                 .send(Command::Remove(vec![EndpointId(2)]))
                 .await
@@ -414,20 +415,20 @@ async fn a_change_that_comes_late_is_a_gap_from_the_grace_on() {
     let run = Harness::default()
         .run(|commands| async move {
             seconds(20.0).await;
-            let changed_at = Some(START.plus(Duration::from_secs(10)));
-            commands
-                .send(Command::Upsert {
-                    endpoints: vec![endpoint(99, 5)],
-                    changed_at,
-                })
-                .await
-                .unwrap();
+            let at = |s| START.plus(Duration::from_secs(s));
+            // One that was changed before the session could hear of it, one late, one in time.
+            let three = [(98, at(0)), (99, at(10)), (97, at(18))];
+            let three = three.map(|(id, at)| changed(endpoint(id, 5), at));
+            commands.send(Command::Upsert(three.into())).await.unwrap();
             seconds(1.0).await;
         })
         .await;
-    let [gap] = run.gaps[..] else {
-        panic!("{:?}", run.gaps)
-    };
-    assert_eq!(gap.reason, GapReason::CatalogBehind);
-    assert_eq!(gap.from, START.plus(Duration::from_secs(13)));
+    let gaps: Vec<_> = run.gaps.iter().map(|g| (g.endpoint, g.from)).collect();
+    let late = |id, s| (Some(EndpointId(id)), START.plus(Duration::from_secs(s)));
+    assert_eq!(gaps, [late(98, 3), late(99, 13)]);
+    assert!(
+        run.gaps
+            .iter()
+            .all(|g| g.reason == GapReason::CatalogBehind)
+    );
 }

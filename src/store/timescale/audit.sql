@@ -73,26 +73,34 @@ missing as materialized (
 gap as materialized (
     select location, partition_index, partition_count, during, reason from gaps where during && tstzrange($1, $2)
 ),
+own_gap as materialized (
+    select endpoint_id, location, during, reason from endpoint_gaps where during && tstzrange($1, $2)
+),
 run as materialized (
     select location, partition_index, partition_count, tstzrange(started, ended) as during
     from agents where started < $2 and (ended is null or ended > $1)
 ),
--- The gap that names the tick, the shortest when there are several; else the death of the last one that answered for
--- it, which nobody has recorded yet; else that its row is refused (endpoint_problems) since before; else nothing is
+own as materialized (
+    select distinct on (m.endpoint_id, m.location, m."time") m.endpoint_id, m.location, m."time", g.reason
+    from missing m
+    join own_gap g on g.endpoint_id = m.endpoint_id and g.location = m.location and g.during @> m."time"
+    order by m.endpoint_id, m.location, m."time",
+        g.reason = 'endpoint_problem', upper(g.during) - lower(g.during), g.reason
+),
+-- The gap of its endpoint that names the tick, or else of its share, the shortest when there are several; else the death
+-- of the last one that answered for it, which nobody has recorded yet; else that its row was refused; else nothing is
 -- known.
 explained as materialized (
-    select m.endpoint_id, m.location, coalesce(named.reason,
+    select m.endpoint_id, m.location, coalesce(nullif(own.reason, 'endpoint_problem'), named.reason,
         case when not exists (
             select from run
             where run.location = m.location and run.during @> m."time"
               and ((m.endpoint_id % run.partition_count) + run.partition_count) % run.partition_count
                   = run.partition_index
         ) then 'agent_died' end,
-        case when exists (
-            select from endpoint_problems p
-            where p.endpoint_id = m.endpoint_id and p.location = m.location and p.since <= m."time"
-        ) then 'endpoint_problem' end, 'unexplained') as reason, count(*) as ticks
+        own.reason, 'unexplained') as reason, count(*) as ticks
     from missing m
+    left join own on own.endpoint_id = m.endpoint_id and own.location = m.location and own."time" = m."time"
     left join lateral (
         select gap.reason from gap
         where gap.location = m.location and gap.during @> m."time"

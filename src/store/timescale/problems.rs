@@ -1,8 +1,9 @@
 //! `endpoint_problems`: why a row of `endpoints` is not being probed, for the person who wrote it.
 
+use super::sessions::instant;
 use super::{Error, Timescale};
 use crate::config::Problem;
-use crate::domain::{AgentIdentity, EndpointId, Partition};
+use crate::domain::{AgentIdentity, EndpointId, Partition, Timestamp};
 
 /// The columns' limits (migrations/V3__agents.sql), in bytes.
 const FIELD_BYTES_MAX: usize = 255;
@@ -15,26 +16,24 @@ pub struct EndpointProblem {
     pub endpoint: EndpointId,
     /// What is wrong.
     pub problem: Problem,
+    /// Since when the row is not probed for it.
+    pub since: Timestamp,
 }
 
 impl Timescale {
-    /// Makes `problems` the problems of `endpoint` at the agent's location; none clears them. A problem that stays keeps
-    /// its `since`.
+    /// Makes `problems` the problems of `endpoint` at the agent's location, `since` an instant; none clears them. A problem
+    /// that stays keeps its `since`.
     pub async fn set_problems(
         &self,
         agent: &AgentIdentity,
         endpoint: EndpointId,
+        since: Timestamp,
         problems: &[Problem],
     ) -> Result<(), Error> {
         let (fields, messages): (Vec<_>, Vec<_>) = problems.iter().map(columns).unzip();
         self.run("record an endpoint's problems", async |client| {
             let transaction = client.transaction().await?;
-            transaction
-                .execute(
-                    include_str!("problem_delete.sql"),
-                    &[&endpoint.0, &&*agent.location, &fields, &messages],
-                )
-                .await?;
+            // First what is new: a row that stays bad is bad throughout.
             if !problems.is_empty() {
                 transaction
                     .execute(
@@ -45,10 +44,17 @@ impl Timescale {
                             &fields,
                             &messages,
                             &&*agent.name,
+                            &instant(since),
                         ],
                     )
                     .await?;
             }
+            transaction
+                .execute(
+                    include_str!("problem_delete.sql"),
+                    &[&endpoint.0, &&*agent.location, &fields, &messages],
+                )
+                .await?;
             transaction.commit().await
         })
         .await
@@ -65,6 +71,7 @@ impl Timescale {
         let ids: Vec<i64> = problems.iter().map(|p| p.endpoint.0).collect();
         let (fields, messages): (Vec<_>, Vec<_>) =
             problems.iter().map(|p| columns(&p.problem)).unzip();
+        let since: Vec<_> = problems.iter().map(|p| instant(p.since)).collect();
         self.run("record the endpoints' problems", async |client| {
             client
                 .execute(
@@ -77,6 +84,7 @@ impl Timescale {
                         &fields,
                         &messages,
                         &&*agent.name,
+                        &since,
                     ],
                 )
                 .await

@@ -2,9 +2,11 @@
 -- location that have not been heard of for 30 s ($7: the number of processes may have changed). A predecessor that never
 -- ended died when last seen; what it had not written by then, and what nobody probed until now, is a gap. Of one that
 -- its supervisor has already ended as died, the gap from its death until now is still missing.
--- $1 name, $2 location, $3 index, $4 count, $5 version, $6 started, $7 stale before, $8 horizon (unwritten at death), $9 arm
+-- $1 name, $2 location, $3 index, $4 count, $5 version, $6 started, $7 stale before, $8 horizon (unwritten at death,
+-- where it did not say how far its samples were saved), $9 arm. $10: the row is written long after the session began,
+-- since the database was away: then silence of others with as many shares says nothing.
 with predecessor as (
-    select session_id, name, partition_index, partition_count, started, last_seen, ended, end_reason,
+    select session_id, name, partition_index, partition_count, started, last_seen, unsaved_since, ended, end_reason,
         (partition_index, partition_count) = ($3::integer, $4::integer) as same_share,
         session_id = first_value(session_id) over (
             partition by partition_index, partition_count order by started desc, session_id desc) as latest
@@ -15,8 +17,10 @@ unended as (
     update agents a
     set ended = greatest(p.last_seen, p.started), end_reason = 'died'
     from predecessor p
-    where a.session_id = p.session_id and p.ended is null and (p.same_share or p.last_seen < $7)
-    returning p.name, p.partition_index, p.partition_count, greatest(p.last_seen - make_interval(secs => $8), p.started) as since
+    where a.session_id = p.session_id and p.ended is null
+      and (p.same_share or p.last_seen < $7 and (p.partition_count <> $4::integer or not $10))
+    returning p.name, p.partition_index, p.partition_count,
+        greatest(coalesce(p.unsaved_since, p.last_seen - make_interval(secs => $8)), p.started) as since
 ),
 died as (
     select * from unended
@@ -36,5 +40,6 @@ gap as (
 )
 insert into agents (name, location, arm, partition_index, partition_count, version, started, last_seen)
 values ($1, $2, $9, $3, $4, $5, $6, $6)
-on conflict (location, partition_index, partition_count, name, started) do update set last_seen = excluded.last_seen
+on conflict (location, partition_index, partition_count, name, started) do update
+    set last_seen = greatest(agents.last_seen, excluded.last_seen)
 returning session_id

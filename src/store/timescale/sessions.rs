@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp as Instant;
 
 use super::{Error, Timescale};
-use crate::domain::{AgentIdentity, Partition, Timestamp};
+use crate::domain::{AgentIdentity, EndpointId, Partition, Timestamp};
 use crate::store::{GapReason, Session};
 
 /// A session of another share that has been silent for longer than this is taken for dead by one that starts.
@@ -33,6 +33,8 @@ impl SessionId {
 /// A span in which due ticks left no row.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gap {
+    /// Of this endpoint alone; of the whole share when not set.
+    pub endpoint: Option<EndpointId>,
     /// First instant.
     pub from: Timestamp,
     /// Last instant.
@@ -47,11 +49,13 @@ pub struct Gap {
 
 impl Timescale {
     /// Begins a session. Predecessors that never ended are ended as died, with a gap from `horizon` before they were
-    /// last seen (what they may not have written by then) until this session's start. Repeating it changes nothing.
+    /// last seen (what they may not have written by then, where they did not say it) until this session's start.
+    /// Repeating it changes nothing. `late`: the session has begun long ago, without the database.
     pub async fn start_session(
         &self,
         session: &Session,
         horizon: Duration,
+        late: bool,
     ) -> Result<SessionId, Error> {
         let (index, count) = share(session.partition);
         let started = instant(session.started);
@@ -71,6 +75,7 @@ impl Timescale {
                         &stale,
                         &horizon,
                         &&*session.arm,
+                        &late,
                     ],
                 )
                 .await?;
@@ -79,15 +84,23 @@ impl Timescale {
         .await
     }
 
-    /// Says that the session lives at `now`: every few seconds. One that was taken for dead lives again. `false` when
-    /// there is no such session any more: it is to be started again.
-    pub async fn heartbeat(&self, session: SessionId, now: Timestamp) -> Result<bool, Error> {
+    /// Says that the session lives at `now`: every few seconds; and that what was due before `unsaved_since` is saved. One
+    /// that was taken for dead lives again. `false` when there is no such session any more: it is to be started again.
+    pub async fn heartbeat(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+        unsaved_since: Option<Timestamp>,
+    ) -> Result<bool, Error> {
         self.run("say that this agent lives", async |client| {
             let statement = client
                 .prepare_cached(include_str!("session_heartbeat.sql"))
                 .await?;
             client
-                .execute(&statement, &[&session.0, &instant(now)])
+                .execute(
+                    &statement,
+                    &[&session.0, &instant(now), &unsaved_since.map(instant)],
+                )
                 .await
         })
         .await
@@ -106,18 +119,20 @@ impl Timescale {
         .map(drop)
     }
 
-    /// Ends the open session of a process that its supervisor found dead at `at`, with a gap from `horizon` before
-    /// that. The gap from then until a successor starts is the successor's to record; until then the audit infers it.
+    /// Ends the open session of a process that its supervisor found dead at `at`, with a gap from `unsaved_since`, which
+    /// it had told its supervisor, or else told the database; `horizon` before its death when it told nobody. The gap from then until a successor starts is the successor's to record; until then the audit infers it.
     /// Returns whether there was one.
     pub async fn mark_died(
         &self,
         agent: &AgentIdentity,
         partition: Partition,
         at: Timestamp,
+        unsaved_since: Option<Timestamp>,
         horizon: Duration,
     ) -> Result<bool, Error> {
         let (index, count) = share(partition);
         let (at, horizon) = (instant(at), seconds(horizon));
+        let unsaved_since = unsaved_since.map(instant);
         self.run("record that an agent died", async |client| {
             client
                 .execute(
@@ -129,6 +144,7 @@ impl Timescale {
                         &count,
                         &at,
                         &horizon,
+                        &unsaved_since,
                     ],
                 )
                 .await
@@ -150,7 +166,22 @@ impl Timescale {
             let statement = transaction
                 .prepare_cached(include_str!("gap_insert.sql"))
                 .await?;
-            for gap in gaps {
+            let of_endpoints = EndpointGaps::of(gaps);
+            if !of_endpoints.ids.is_empty() {
+                let EndpointGaps {
+                    ids,
+                    from,
+                    to,
+                    reasons,
+                } = &of_endpoints;
+                transaction
+                    .execute(
+                        include_str!("endpoint_gap_insert.sql"),
+                        &[ids, from, to, reasons, &&*agent.name, &&*agent.location],
+                    )
+                    .await?;
+            }
+            for gap in gaps.iter().filter(|gap| gap.endpoint.is_none()) {
                 let (from, to) = (instant(gap.from.min(gap.to)), instant(gap.to));
                 let samples = gap.samples.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
                 transaction
@@ -176,7 +207,31 @@ impl Timescale {
     }
 }
 
-fn share(partition: Partition) -> (i32, i32) {
+/// Gaps of single endpoints, by columns.
+#[derive(Default)]
+struct EndpointGaps {
+    ids: Vec<i64>,
+    from: Vec<Instant>,
+    to: Vec<Instant>,
+    reasons: Vec<&'static str>,
+}
+
+impl EndpointGaps {
+    fn of(gaps: &[Gap]) -> Self {
+        let mut columns = Self::default();
+        for gap in gaps {
+            if let Some(endpoint) = gap.endpoint {
+                columns.ids.push(endpoint.0);
+                columns.from.push(instant(gap.from.min(gap.to)));
+                columns.to.push(instant(gap.to));
+                columns.reasons.push(gap.reason.label());
+            }
+        }
+        columns
+    }
+}
+
+pub(super) fn share(partition: Partition) -> (i32, i32) {
     // At most 65 536, by Partition.
     (
         partition.index().cast_signed(),

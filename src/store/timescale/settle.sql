@@ -19,10 +19,10 @@ begin
         execute format('grant temporary on database %I to watcher_agent', current_database());
         execute format('grant usage on schema %I to watcher_agent', current_schema());
         -- No select on metrics: staging lists its columns, and ON CONFLICT DO NOTHING names no target.
-        grant insert on metrics, gaps, agent_usage, refused_samples to watcher_agent;
+        grant insert on metrics, gaps, endpoint_gaps, agent_usage, refused_samples to watcher_agent;
         grant select on endpoints, endpoint_changes, schema_version to watcher_agent;
         -- Row-level security: its own rows.
-        grant select, insert, update, delete on agents, endpoint_problems to watcher_agent;
+        grant select, insert, update, delete on agents, endpoint_problems, held_removals to watcher_agent;
     end if;
     if exists (select from pg_roles where rolname = 'watcher_reader') then
         execute format('grant usage on schema %I to watcher_reader', current_schema());

@@ -7,6 +7,10 @@ use watcher::store::timescale::Database;
 use watcher_fuzz::CANARY;
 
 fuzz_target!(|text: &str| {
+    // The engine learns the canary from the comparisons, and puts it where it is no password.
+    if text.contains(&CANARY[..6]) {
+        return;
+    }
     told(text);
     // As people write it who do not know of percent-encoding.
     told(&format!("postgres://user:{CANARY}{text}@localhost/watcher"));
@@ -22,10 +26,7 @@ fn told(url: &str) {
                 database.user(),
                 database.host()
             );
-            assert!(
-                !shown.contains(CANARY) || !url.contains("user:canary"),
-                "{url:?}: {shown}"
-            );
+            assert!(!shown.contains(CANARY), "{url:?}: {shown}");
         }
         Err(error) => {
             let mut shown = format!("{error} {error:?}");
