@@ -215,14 +215,20 @@ async fn what_a_failover_lost_of_sessions_and_gaps_is_told_again() {
         &[("DATABASE_URL", &database.url())],
     );
     up.ready().await;
-    let gaps = async || number(&admin, "select count(*) from gaps where reason = 'refused'").await;
+    let gaps = async || {
+        number(
+            &admin,
+            "select count(*) from endpoint_gaps where reason = 'refused'",
+        )
+        .await
+    };
     eventually("a gap", async || (gaps().await > 0).then_some(())).await;
     let session = "select extract(epoch from started)::text from agents";
     let before: String = row(&admin, session, &[]).await.get(0);
     // What a standby that was behind has not got.
     let lost = gaps().await;
     admin
-        .batch_execute("delete from agents; delete from gaps")
+        .batch_execute("delete from agents; delete from endpoint_gaps")
         .await
         .unwrap();
     eventually("the session again", async || {
@@ -238,7 +244,8 @@ async fn what_a_failover_lost_of_sessions_and_gaps_is_told_again() {
     up.stop().await;
     let ended = "select count(*) from agents where end_reason = 'stopped'";
     assert_eq!(number(&admin, ended).await, 1);
-    let twice = "select count(*) - count(distinct (reason, during)) from gaps";
+    let twice =
+        "select count(*) - count(distinct (endpoint_id, reason, during)) from endpoint_gaps";
     assert_eq!(number(&admin, twice).await, 0);
     assert!(number(&admin, "select count(*) from refused_samples").await > 0);
 }
