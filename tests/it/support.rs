@@ -8,5 +8,4 @@ pub(crate) mod pgbouncer;
 pub(crate) mod prober;
 pub(crate) mod process;
 
-pub(crate) mod proxy;
 pub(crate) mod target;
