@@ -2,6 +2,7 @@
 //!
 //! `domain` names only std, `regex`/`fancy-regex`, `http` types and `thiserror`.
 
+pub mod attention;
 pub mod backoff;
 pub mod batch;
 pub mod capacity;
@@ -9,6 +10,7 @@ pub mod check;
 pub mod clock;
 pub mod endpoint;
 pub mod grid;
+pub mod network;
 pub mod partition;
 pub mod pattern;
 pub mod sample;

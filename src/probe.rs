@@ -3,6 +3,7 @@
 //! All probes of a process run on one thread, inside a tokio `LocalSet`, and share a [`Prober`].
 
 pub mod body;
+mod doubt;
 mod fault;
 pub mod http;
 pub mod matcher;
@@ -29,6 +30,10 @@ use crate::net::tls::TlsClients;
 /// were waiting for others.
 const JUDGEMENT_GRACE: Duration = Duration::from_millis(80);
 
+/// The usual bound above which a sample is suspect: what a measured duration may be off without misleading those who
+/// compare percentiles over the internet, where 2 ms are jitter.
+pub const SUSPECT_ABOVE: Duration = Duration::from_millis(2);
+
 /// What a [`Prober`] is made from.
 #[derive(Clone)]
 pub struct ProberOptions {
@@ -38,6 +43,8 @@ pub struct ProberOptions {
     pub name_servers: Option<Vec<SocketAddr>>,
     /// Judges bodies by patterns.
     pub matcher: Matcher,
+    /// A sample is suspect when the agent may have added more than this to its duration.
+    pub suspect_above: Duration,
 }
 
 /// Makes probes. One per probe thread, made there: it reads that thread's CPU clock.
@@ -48,6 +55,7 @@ pub struct Prober {
     matcher: Matcher,
     kept: Kept,
     scale: RefCell<CpuScale>,
+    suspect_above: Duration,
 }
 
 impl Prober {
@@ -66,13 +74,14 @@ impl Prober {
             matcher: options.matcher,
             kept: Kept::default(),
             scale: RefCell::new(CpuScale::of_this_thread()),
+            suspect_above: options.suspect_above,
         }
     }
 
     /// Probes `endpoint` once. `scheduled_at` is the grid point, `started_at` the schedule's time now.
     ///
     /// Ends within `endpoint.timeout` and 80 ms (for patterns that have begun), whatever the target
-    /// does. Dropping the future closes what it opened. Must be polled inside a `LocalSet`.
+    /// does, plus what the thread is late. Dropping the future closes what it opened. Must be polled inside a `LocalSet`.
     pub async fn probe(
         &self,
         endpoint: &Endpoint,
@@ -86,17 +95,20 @@ impl Prober {
         let mut sample = Sample::new(endpoint.id, scheduled_at);
         sample.lag_us = Some(progress::micros(started_at.since(scheduled_at)));
         progress.fill(&mut sample);
+        doubt::judge_error(&mut sample, &progress, self.suspect_above);
         match stop {
             Some(stop) => {
                 sample.reason = Some(stop.reason);
                 sample.detail = stop.detail;
             }
-            None => sample.reason = degraded(endpoint, &sample, started_at),
+            None => sample.reason = degraded(endpoint, &mut sample, started_at),
         }
         if matches!(sample.reason, Some(Reason::Skipped(_))) {
             // The agent's own fault: what was measured up to it says nothing about the target.
             sample.lag_us = None;
             sample.duration_us = None;
+            sample.error_us = None;
+            sample.suspect = false;
             sample.phases = Default::default();
         }
         let reading = progress.reading();
@@ -120,17 +132,19 @@ impl Prober {
         let deadline = progress.started().checked_add(endpoint.timeout);
         // A timeout that no clock can hold: `endpoint.timeout` is at most the interval, so this is not one.
         let deadline = deadline.unwrap_or_else(Instant::now);
-        let exchange = http::exchange(self, endpoint, check, progress);
-        let answer = timeout_at(deadline.into(), exchange).await;
+        let mut exchange = pin!(http::exchange(self, endpoint, check, progress));
+        let answer = timeout_at(deadline.into(), exchange.as_mut()).await;
         let body = match answer {
             Ok(answer) => {
                 progress.finish();
-                answer?
+                answer.map_err(|stop| doubt::doubt_failure(stop, endpoint.timeout, progress))?
             }
             Err(_) => {
                 let overdue = self.overdue(progress);
                 progress.finish();
-                return Err(overdue);
+                return Err(
+                    doubt::doubt_deadline(overdue, endpoint.timeout, progress, exchange).await,
+                );
             }
         };
         let Some(body) = body else {
@@ -170,13 +184,18 @@ impl Prober {
 }
 
 /// Why a sample that passed is not simply `up`.
-fn degraded(endpoint: &Endpoint, sample: &Sample, now: Timestamp) -> Option<Reason> {
-    let took = sample.duration_us.map(u64::from).map(Duration::from_micros);
+fn degraded(endpoint: &Endpoint, sample: &mut Sample, now: Timestamp) -> Option<Reason> {
+    let span = |us: Option<u32>| us.map(u64::from).map(Duration::from_micros);
     // A certificate is about to end for days, and stands in a column of its own: slowness is not hidden behind it.
-    if let (Some(limit), Some(took)) = (endpoint.degraded_after, took)
+    if let (Some(limit), Some(took)) = (endpoint.degraded_after, span(sample.duration_us))
         && took > limit
     {
-        return Some(Reason::Slow);
+        let error = span(sample.error_us).unwrap_or_default();
+        if took.saturating_sub(error) > limit {
+            return Some(Reason::Slow);
+        }
+        // It may have been us who were slow.
+        sample.suspect = true;
     }
     if let (Some(warn), Some(not_after)) = (endpoint.cert_warn, sample.tls_not_after)
         && not_after.since(now) < warn

@@ -20,6 +20,8 @@ pub struct ProbeMetrics {
     lag: Histogram,
     in_flight: Gauge,
     endpoints: Gauge,
+    suspect: Counter,
+    held: Gauge,
 }
 
 impl Default for ProbeMetrics {
@@ -37,6 +39,8 @@ impl Default for ProbeMetrics {
             lag: histogram!(names::SCHEDULE_LAG),
             in_flight: gauge!(names::IN_FLIGHT),
             endpoints: gauge!(names::ENDPOINTS),
+            suspect: counter!(names::SUSPECT),
+            held: gauge!(names::HELD),
         }
     }
 }
@@ -45,6 +49,9 @@ impl ProbeMetrics {
     /// A sample was taken, skipped ones included.
     pub fn sampled(&self, sample: &Sample) {
         self.outcomes[sample.outcome() as usize].increment(1);
+        if sample.suspect {
+            self.suspect.increment(1);
+        }
         match sample.reason {
             Some(Reason::Skipped(why)) => {
                 counter!(names::SKIPPED, "reason" => why.label()).increment(1)
@@ -75,6 +82,11 @@ impl ProbeMetrics {
     /// Probes under way.
     pub fn in_flight(&self, probes: usize) {
         self.in_flight.set(probes as f64);
+    }
+
+    /// Samples that wait until it is clear whether our own network is down.
+    pub fn held(&self, samples: usize) {
+        self.held.set(samples as f64);
     }
 
     /// Endpoints that this process probes.
@@ -179,6 +191,11 @@ pub fn clock_offset(seconds: f64) {
     gauge!(names::CLOCK_OFFSET).set(seconds);
 }
 
+/// Whether the agent holds its own network to be down.
+pub fn network_down(is_down: bool) {
+    gauge!(names::NETWORK_DOWN).set(if is_down { 1.0 } else { 0.0 });
+}
+
 /// CPU time and memory of this process so far.
 pub fn process_usage(cpu: Duration, resident_bytes: u64) {
     counter!(names::PROCESS_CPU_US).absolute(cpu.as_micros() as u64);
@@ -208,4 +225,5 @@ pub fn register() {
     store_connected(false);
     endpoints_held(0);
     buffered(0);
+    network_down(false);
 }

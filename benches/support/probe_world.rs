@@ -69,7 +69,11 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 /// One thread.
 pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+    // Watched like the agent's: what that costs is part of a probe.
+    watcher::net::attention::watch(&mut Builder::new_current_thread())
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// A plain GET of it, changed by `change`.
@@ -128,6 +132,7 @@ impl Probes {
             policy: PolicyOptions::default(),
             name_servers: None,
             matcher,
+            suspect_above: watcher::probe::SUSPECT_ABOVE,
         };
         Self {
             prober: Prober::new(options),

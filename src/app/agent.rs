@@ -23,6 +23,7 @@ use super::machine;
 use super::signal::StopSignals;
 use crate::config::args::AgentArgs;
 use crate::config::{Problem, env};
+use crate::net::attention;
 use crate::net::policy::PolicyOptions;
 use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::clock::SystemClock;
@@ -92,7 +93,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let stop = CancellationToken::new();
 
     // Before anything else runs: a signal that comes now is heard.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
         .enable_all()
         .build()
         .map_err(system("start the probe runtime"))?;
@@ -140,6 +141,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
             policy,
             name_servers: None,
             matcher,
+            suspect_above: settings.suspect_above,
         }));
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));
         let worker = Worker::new(

@@ -17,7 +17,7 @@ use crate::config::{CheckCache, Definition, Problem, ProcessSecrets, endpoint};
 use crate::domain::{Check, Endpoint, Outcome, Sample, Timestamp};
 use crate::net::policy::PolicyOptions;
 use crate::probe::matcher::{Matcher, MatcherOptions};
-use crate::probe::{Prober, ProberOptions};
+use crate::probe::{Prober, ProberOptions, SUSPECT_ABOVE};
 use crate::store::sample_json;
 
 /// Probe one URL now, and draw what it took; exit 0 when up, 1 when down.
@@ -152,6 +152,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         name_servers: None,
         matcher,
+        suspect_above: SUSPECT_ABOVE,
     });
     let now = now();
     let sample = LocalSet::new()

@@ -142,6 +142,10 @@ pub struct AgentSettings {
     /// Time that matching one body may take on the match thread
     #[arg(long, env = "WATCHER_REGEX_BUDGET", default_value = "50ms", value_name = "TIME", value_parser = duration)]
     pub regex_budget: Duration,
+    /// A sample is marked suspect, and left out of percentiles, when the agent itself may have added more than this to its
+    /// duration
+    #[arg(long, env = "WATCHER_SUSPECT_ABOVE", default_value = "2ms", value_name = "TIME", value_parser = duration)]
+    pub suspect_above: Duration,
     /// Probes under way at the stop have so long to end; the rest is skipped (shutdown)
     #[arg(long, env = "WATCHER_STOP_GRACE", default_value = "3s", value_name = "TIME", value_parser = duration)]
     pub stop_grace: Duration,
@@ -221,6 +225,7 @@ impl AgentSettings {
             ),
             ("WATCHER_CATALOG_POLL", micros(self.catalog_poll)),
             ("WATCHER_REGEX_BUDGET", micros(self.regex_budget)),
+            ("WATCHER_SUSPECT_ABOVE", micros(self.suspect_above)),
             ("WATCHER_STOP_GRACE", micros(self.stop_grace)),
             ("WATCHER_DENY_PRIVATE", self.deny_private.to_string()),
             ("WATCHER_PIN", self.pin.to_string()),

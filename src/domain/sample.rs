@@ -126,6 +126,13 @@ labels! {
         Quarantined = "quarantined",
         /// An error of the agent's own that is none of the above.
         AgentError = "agent_error",
+        /// The probe failed while the agent waited for a core, or was held up by its own work: the answer may have been
+        /// there.
+        Starved = "starved",
+        /// The probe failed while the agent was stopped (SIGSTOP, a frozen container or machine).
+        Paused = "paused",
+        /// The agent's own network was down.
+        NetworkDown = "network_down",
     }
 }
 

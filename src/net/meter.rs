@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::attention::Lateness;
+
 pub use self::scale::CpuScale;
 
 /// Most that is read in one poll of a [`Metered`] future. A peer that sends faster than we read would otherwise keep
@@ -30,6 +32,7 @@ pub struct Meter {
     /// Bytes read in the poll under way.
     turn: Cell<u64>,
     allowed: Cell<u64>,
+    lateness: Cell<Lateness>,
 }
 
 /// What a [`Meter`] showed at some time.
@@ -52,6 +55,7 @@ impl Meter {
             polled_ns: Cell::new(0),
             turn: Cell::new(0),
             allowed: Cell::new(u64::MAX),
+            lateness: Cell::new(Lateness::from_now()),
         })
     }
 
@@ -65,8 +69,22 @@ impl Meter {
         self.received.get()
     }
 
+    /// Upper bound on what the agent has added up to `now`, by being late for the polls since the counts started; `None`
+    /// where the thread is not watched.
+    pub fn error(&self, now: Instant) -> Option<Duration> {
+        self.polled(now);
+        self.lateness.get().error()
+    }
+
+    fn polled(&self, now: Instant) {
+        let mut lateness = self.lateness.get();
+        lateness.polled(now);
+        self.lateness.set(lateness);
+    }
+
     /// The counts so far, which start anew: each is put down to one probe.
     pub fn take(&self) -> Reading {
+        self.lateness.set(Lateness::from_now());
         Reading {
             sent: self.sent.take(),
             received: self.received.take(),
@@ -188,7 +206,9 @@ impl<F: Future + Unpin> Future for Metered<F> {
         let start = Instant::now();
         self.meter.turn.set(0);
         let polled = Pin::new(&mut self.inner).poll(cx);
-        add(&self.meter.polled_ns, start.elapsed().as_nanos() as u64);
+        let end = Instant::now();
+        add(&self.meter.polled_ns, (end - start).as_nanos() as u64);
+        self.meter.polled(end);
         polled
     }
 }

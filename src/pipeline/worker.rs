@@ -19,16 +19,20 @@ use super::buffer::SampleBuffer;
 use super::clock::Clock;
 use super::totals::Totals;
 use super::{Changed, Command, Gap};
+use crate::domain::network::NetworkGuard;
 use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
     Timestamp,
 };
+use crate::net::attention;
+use crate::net::way::Ways;
 use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
 
 mod dropped;
 mod in_flight;
+mod network;
 
 use self::dropped::Dropped;
 use self::in_flight::InFlight;
@@ -38,6 +42,9 @@ use self::in_flight::InFlight;
 const STARTS_PER_TURN: usize = 4;
 /// The clocks are looked at no later than this, so that a step or a pause is found where nothing is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Likewise while probes are under way, so that a stop of the process cannot hide in a wait for a target: 50 wakes a second,
+/// some 5 µs each, and none where as many events come anyway.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
 /// The grid's history grants a change so long to arrive (`endpoint_schedules`); what comes later is a gap.
 const CHANGE_GRACE: Duration = Duration::from_secs(3);
 
@@ -98,6 +105,10 @@ pub struct Worker<P, C> {
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
     dropped: Dropped,
+    network: NetworkGuard,
+    ways: Ways,
+    /// Samples that the guard lets go.
+    judged: Vec<Sample>,
     metrics: ProbeMetrics,
     /// Since when ticks are answered for.
     begun: Option<Timestamp>,
@@ -123,6 +134,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             endpoints: HashMap::new(),
             probes: JoinSet::new(),
             dropped: Dropped::default(),
+            network: NetworkGuard::default(),
+            ways: Ways::default(),
+            judged: Vec::new(),
             metrics: ProbeMetrics::default(),
             begun: None,
             floor_said: None,
@@ -159,6 +173,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             }
             self.metrics.in_flight(self.in_flight.len());
             let wake = self.next_wake();
+            attention::wake_by(Some(wake.into_std()));
             tokio::select! {
                 Some(done) = self.probes.join_next(), if !self.probes.is_empty() => self.finish(done),
                 command = commands.recv(), if commands_open => match command {
@@ -173,6 +188,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     }
 
     async fn stop(mut self) -> Timestamp {
+        attention::wake_by(None);
         self.look();
         // What was due before this instant is answered for: taken now, and skipped where it cannot be started any more.
         let stopped_at = self.time.now();
@@ -211,6 +227,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                 "probes under way were cut off by the shutdown and are stored as skipped"
             );
         }
+        self.network.release(&mut self.judged);
+        let mut judged = std::mem::take(&mut self.judged);
+        self.store(&mut judged);
         self.dropped.report(&self.gaps);
         self.buffer.close();
         stopped_at
@@ -242,6 +261,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                 samples: None,
             });
         }
+        self.look_at_network();
         self.say_floor();
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
@@ -258,7 +278,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.floor_said = Some(now);
         let waiting = self.schedule.next_due().unwrap_or(now);
         let in_flight = self.in_flight.oldest().unwrap_or(now);
-        self.buffer.floor(now.min(waiting).min(in_flight));
+        let held = self.network.oldest_held().unwrap_or(now);
+        self.buffer.floor(now.min(waiting).min(in_flight).min(held));
     }
 
     fn apply(&mut self, command: Command) {
@@ -376,7 +397,32 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.keep(sample);
     }
 
+    /// A sample waits here while it is in doubt whether our own network is down.
     fn keep(&mut self, sample: Sample) {
+        let mut judged = std::mem::take(&mut self.judged);
+        let way = |ip| self.ways.to(ip);
+        self.network
+            .take(self.clock.mono(), sample, way, &mut judged);
+        self.store(&mut judged);
+        self.judged = judged;
+    }
+
+    fn look_at_network(&mut self) {
+        let mut judged = std::mem::take(&mut self.judged);
+        self.network.pass(self.clock.mono(), &mut judged);
+        self.store(&mut judged);
+        self.judged = judged;
+        self.metrics.held(self.network.held());
+        network::tell(&mut self.network, self.clock.mono());
+    }
+
+    fn store(&mut self, samples: &mut Vec<Sample>) {
+        for sample in samples.drain(..) {
+            self.store_one(sample);
+        }
+    }
+
+    fn store_one(&mut self, sample: Sample) {
         self.metrics.sampled(&sample);
         self.totals.sampled(&sample);
         if let Err(sample) = self.buffer.push(sample) {
@@ -387,7 +433,12 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     fn next_wake(&self) -> Instant {
         let now = self.time.now();
         let next = self.begun.and_then(|_| self.schedule.next_due());
-        let wait = next.map_or(LOOK_EVERY, |next| next.since(now).min(LOOK_EVERY));
+        let longest = if self.probes.is_empty() {
+            LOOK_EVERY
+        } else {
+            WATCH_EVERY
+        };
+        let wait = next.map_or(longest, |next| next.since(now).min(longest));
         Instant::now() + wait
     }
 }

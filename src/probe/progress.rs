@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::fault::Stop;
 use super::matcher::Verdict;
+use crate::domain::attention::Lost;
 use crate::domain::{Failure, Phases, Sample, SkipReason, Timestamp};
+use crate::net::attention;
 use crate::net::meter::{Meter, Reading};
 
 /// The phases of a probe.
@@ -25,7 +27,12 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
+    /// What the thread had lost when it started, and when the phase under way began.
+    lost_at_start: Lost,
+    lost_at_phase: Cell<Lost>,
     took: Cell<Duration>,
+    /// What the agent may have added; absent until the end, and where the thread is not watched.
+    error: Cell<Option<Duration>>,
     phase: Cell<Phase>,
     /// When the phase under way began; absent between phases.
     since: Cell<Option<Instant>>,
@@ -45,8 +52,12 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(started: Instant) -> Self {
+        let lost = attention::lost().unwrap_or_default();
         Self {
             started,
+            lost_at_start: lost,
+            lost_at_phase: Cell::new(lost),
+            error: Cell::default(),
             took: Cell::default(),
             phase: Cell::new(Phase::Resolve),
             since: Cell::default(),
@@ -102,6 +113,9 @@ impl Progress {
         self.close(now);
         self.phase.set(phase);
         self.since.set(Some(now));
+        if let Some(lost) = attention::lost() {
+            self.lost_at_phase.set(lost);
+        }
     }
 
     /// The phase under way did not take place after all.
@@ -114,6 +128,43 @@ impl Progress {
         let now = Instant::now();
         self.close(now);
         self.took.set(now - self.started);
+        self.error.set(self.error_at(now));
+    }
+
+    fn error_at(&self, now: Instant) -> Option<Duration> {
+        let kept = self.kept_meters.borrow();
+        let kept = kept.iter().filter_map(|meter| meter.error(now));
+        Some(self.meter.error(now)? + kept.sum::<Duration>())
+    }
+
+    /// Upper bound on what the agent added up to the end; absent where the thread is not watched.
+    pub(super) fn error(&self) -> Option<Duration> {
+        self.error.get()
+    }
+
+    /// How long it took; zero until the end.
+    pub(super) fn took(&self) -> Duration {
+        self.took.get()
+    }
+
+    /// How far it has come, in a form that differs after any step.
+    pub(super) fn step(&self) -> (Phase, u64) {
+        let kept = self.kept_meters.borrow();
+        let received = kept.iter().map(|meter| meter.received());
+        (
+            self.phase.get(),
+            self.meter.received() + received.sum::<u64>(),
+        )
+    }
+
+    /// What of `lost`, which the thread has lost so far, fell into this probe.
+    pub(super) fn lost_of(&self, lost: Lost) -> Lost {
+        lost.since(self.lost_at_start)
+    }
+
+    /// What was lost of it before the phase under way, or the last one.
+    pub(super) fn lost_before_phase(&self) -> Lost {
+        self.lost_at_phase.get().since(self.lost_at_start)
     }
 
     fn close(&self, now: Instant) {

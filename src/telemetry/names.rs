@@ -24,6 +24,9 @@ pub(super) const SPOOL_BYTES: &str = "watcher_spool_bytes";
 pub(super) const SPOOL_ROWS: &str = "watcher_spool_rows";
 pub(super) const GAPS: &str = "watcher_gaps_total";
 pub(super) const CLOCK_OFFSET: &str = "watcher_clock_offset_seconds";
+pub(super) const NETWORK_DOWN: &str = "watcher_network_down";
+pub(super) const HELD: &str = "watcher_samples_held";
+pub(super) const SUSPECT: &str = "watcher_probes_suspect_total";
 pub(super) const PROCESS_CPU_US: &str = "watcher_process_cpu_microseconds_total";
 pub(super) const PROCESS_RESIDENT: &str = "watcher_process_resident_bytes";
 pub(super) const AGENT_RESTARTS: &str = "watcher_agent_restarts_total";
@@ -90,6 +93,18 @@ pub(super) fn describe() {
         CLOCK_OFFSET,
         Unit::Seconds,
         "This machine's clock ahead of the database's"
+    );
+    describe_gauge!(
+        NETWORK_DOWN,
+        "Whether the agent holds its own network to be down (1) or not (0)"
+    );
+    describe_gauge!(
+        HELD,
+        "Failed samples that wait until it is clear whether the agent's own network is down"
+    );
+    describe_counter!(
+        SUSPECT,
+        "Probes whose duration the agent itself may have lengthened beyond the accepted bound"
     );
     describe_counter!(
         PROCESS_CPU_US,

@@ -55,7 +55,8 @@ impl Judged {
 /// The endpoint, rows that a request may stand behind, and all of them.
 const ROWS_SQL: &str = "
     select e.id, split_part(e.url, '/', 5),
-        count(m.endpoint_id) filter (where m.outcome <> 'skipped' or m.reason = 'shutdown') as answered
+        count(m.endpoint_id) filter (where m.outcome <> 'skipped'
+            or m.reason in ('shutdown', 'starved', 'paused', 'network_down')) as answered
     from endpoints e left join metrics m on m.endpoint_id = e.id
     group by e.id, e.url";
 

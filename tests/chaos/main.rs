@@ -14,6 +14,7 @@ mod rng;
 mod scenario;
 mod stage;
 mod support;
+mod trouble;
 mod up;
 
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ pub(crate) const SCENARIOS: &[&[Scenario]] = &[
     crate::commits::SCENARIOS,
     crate::failover::SCENARIOS,
     crate::process::SCENARIOS,
+    crate::trouble::SCENARIOS,
 ];
 
 /// One kind of fault, done to a running system.

@@ -6,6 +6,7 @@
 mod architecture;
 mod chaos_proxy;
 mod endpoints_cli;
+mod own_trouble;
 mod plan;
 mod pooler;
 mod probe_denied;

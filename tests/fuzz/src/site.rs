@@ -67,6 +67,7 @@ impl Site {
                 policy,
                 name_servers: Some(Vec::new()),
                 matcher,
+                suspect_above: watcher::probe::SUSPECT_ABOVE,
             }),
             local,
             runtime,

@@ -15,7 +15,7 @@ use watcher::domain::{
 };
 use watcher::net::policy::PolicyOptions;
 use watcher::probe::matcher::{MatchThread, Matcher, MatcherOptions};
-use watcher::probe::{Prober, ProberOptions};
+use watcher::probe::{Prober, ProberOptions, SUSPECT_ABOVE};
 
 /// A prober with its runtime; what it keeps lives from probe to probe.
 pub(crate) struct Rig {
@@ -48,6 +48,7 @@ impl Rig {
                 policy,
                 name_servers,
                 matcher,
+                suspect_above: SUSPECT_ABOVE,
             }),
             local: LocalSet::new(),
             runtime: Builder::new_current_thread().enable_all().build().unwrap(),

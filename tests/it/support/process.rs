@@ -13,7 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// `watcher`, with nothing of our own environment that it would read.
 pub(crate) fn watcher() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_watcher"));
+    clean(Command::new(env!("CARGO_BIN_EXE_watcher")))
+}
+
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars() {
         if name.starts_with("WATCHER_") || name.starts_with("PG") || name == "DATABASE_URL" {
             command.env_remove(name);
@@ -34,10 +37,21 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `watcher` with these arguments and variables, listening on a loopback port of its own.
     pub(crate) fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_under(&[], arguments, env)
+    }
+
+    /// Likewise, by a command that replaces itself with `watcher`.
+    pub(crate) fn start_under(by: &[&str], arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let listen = free_address();
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let child = watcher()
+        let mut command = watcher();
+        if let [first, rest @ ..] = by {
+            let program = command.as_std().get_program().to_owned();
+            command = clean(Command::new(first));
+            command.args(rest).arg(program);
+        }
+        let child = command
             .args(arguments)
             .env("WATCHER_LISTEN", listen.to_string())
             .envs(env.iter().copied())
@@ -106,6 +120,14 @@ impl Running {
             sleep(Duration::from_millis(50)).await;
         }
         panic!("it is not ready after 30 s:\n{}", self.log());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("its log:\n{}", self.log());
+        }
     }
 }
 

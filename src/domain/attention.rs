@@ -1,0 +1,233 @@
+//! How well the probe thread was served, and what of a sample that puts in doubt. The rules; `net::attention` looks.
+//!
+//! A probe sees an event when its thread runs. The event may have happened while the thread was at other work, waited
+//! for a core, or was stopped: what lies between is the agent's, not the target's. Two questions follow.
+//!
+//! * By how much may a measured duration be too long? [`Account::error`].
+//! * Did a probe fail because of us? [`Lost::excuses_timeout`] and [`Lost::excuses_silence`].
+
+use std::time::Duration;
+
+use super::sample::{Failure, SkipReason};
+
+/// A deadline that passed is doubted from here on, whatever the timeout: the shortest stall that a person would call
+/// one. A thread on an ordinary busy machine loses less than 10 ms at a time.
+const LOST_MIN: Duration = Duration::from_millis(50);
+/// Likewise, as a part of the timeout: who answers 95 % of the timeout late is as good as timed out.
+const LOST_PART: u32 = 20;
+/// A peer that closed the connection is doubted when we were away this long. Servers give a silent client seconds (10 to
+/// 60 by default in nginx, Apache and HAProxy; the strictest advise 1 s), none in use less than this.
+const SILENCE_MIN: Duration = Duration::from_millis(500);
+
+/// Time in which the thread was not there for its probes, over a span.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Lost {
+    /// Ready to run, but another had the core, or the group's quota was used up.
+    pub starved: Duration,
+    /// Stopped (SIGSTOP, a freezer, a virtual machine that stood still): late, without having waited for a core.
+    pub paused: Duration,
+    /// At one piece of work of its own for too long.
+    pub held_up: Duration,
+}
+
+impl Lost {
+    /// All of it.
+    pub fn total(self) -> Duration {
+        self.starved + self.paused + self.held_up
+    }
+
+    /// What was lost since `earlier`, both counted from one point.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            starved: self.starved.saturating_sub(earlier.starved),
+            paused: self.paused.saturating_sub(earlier.paused),
+            held_up: self.held_up.saturating_sub(earlier.held_up),
+        }
+    }
+
+    /// Whether so much was lost of a probe with this timeout that its passing may be our doing.
+    pub fn excuses_timeout(self, timeout: Duration) -> bool {
+        self.total() > LOST_MIN.max(timeout / LOST_PART)
+    }
+
+    /// Whether the peer may have closed the connection because nothing came from us.
+    pub fn excuses_silence(self) -> bool {
+        self.total() >= SILENCE_MIN
+    }
+
+    /// Why a probe that lost so much is not made at all.
+    pub fn reason(self) -> SkipReason {
+        if self.paused > self.total() / 2 {
+            SkipReason::Paused
+        } else {
+            SkipReason::Starved
+        }
+    }
+}
+
+/// How a failure depends on our having been there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dependence {
+    /// It would have been the same.
+    None,
+    /// It is a wait that ended.
+    Time,
+    /// The peer closed, perhaps for want of patience.
+    Silence,
+}
+
+/// How `failure` depends on our having been there.
+pub const fn dependence(failure: Failure) -> Dependence {
+    use Failure::{
+        ConnectTimeout, DnsTimeout, ProcessingClosed, ProcessingTimeout, TlsHandshake, TlsTimeout,
+        TransferError, TransferTimeout,
+    };
+    match failure {
+        DnsTimeout | ConnectTimeout | TlsTimeout | ProcessingTimeout | TransferTimeout => {
+            Dependence::Time
+        }
+        ProcessingClosed | TlsHandshake | TransferError => Dependence::Silence,
+        _ => Dependence::None,
+    }
+}
+
+/// Later than this is late: tokio's timer ticks every millisecond, and fires up to one after.
+const LATE: Duration = Duration::from_millis(3);
+/// Work that keeps the thread for longer is time lost for its probes.
+const HELD_UP: Duration = Duration::from_millis(10);
+/// After a sleep longer than this the run delay is read; a shorter one counts as late waking, all of it. A reading takes
+/// about 1 µs, so this costs at most 0.4 % of a core, and nothing where turns follow each other faster. A probe has
+/// three or four turns: the slack stays below 1 ms.
+const SLEEP_UNREAD_MAX: Duration = Duration::from_micros(250);
+/// A turn that slept less than this hardly slept: its events may have been handed on by the turn before.
+const NAP: Duration = Duration::from_micros(100);
+
+/// The turns of one thread's loop, fed by its callbacks. A turn begins when events come in, and ends when the thread
+/// asks for more, which takes as long as there are none. All times are since a fixed point of the monotonic clock.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Turns {
+    turn: u64,
+    began: Duration,
+    asked: Duration,
+    /// Work of the turn before.
+    worked: Duration,
+    /// How much of the sleep before this turn the thread may have slept too long.
+    overslept: Duration,
+    /// The thread should run again at this time, at the latest.
+    wake_by: Option<Duration>,
+    lost: Lost,
+    waited: Duration,
+}
+
+impl Turns {
+    /// From `now` on. `waited` is how long the thread has waited for a core in its life.
+    pub fn begin(&mut self, now: Duration, waited: Option<Duration>) {
+        self.began = now;
+        self.asked = now;
+        self.waited = waited.unwrap_or_default();
+    }
+
+    /// The thread asks the kernel for events now.
+    pub fn park(&mut self, now: Duration) {
+        self.asked = now;
+    }
+
+    /// It has them. `waited` tells how long the thread has waited for a core in its life, if the kernel says so.
+    pub fn unpark(&mut self, now: Duration, waited: impl FnOnce() -> Option<Duration>) {
+        let asleep = now.saturating_sub(self.asked);
+        let worked = self.asked.saturating_sub(self.began);
+        let due = self.wake_by.map(|by| by.max(self.asked));
+        let late = due.map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        let was_held_up = worked > HELD_UP;
+        let mut overslept = asleep;
+        if late > LATE || was_held_up || asleep > SLEEP_UNREAD_MAX {
+            let starved = self.read(waited);
+            let stopped = late.saturating_sub(starved);
+            if stopped > LATE {
+                // It may have been stopped right after it fell asleep: all of the sleep is in doubt.
+                self.lost.paused += stopped;
+            } else {
+                overslept = starved.min(asleep);
+            }
+            if was_held_up {
+                let meanwhile = starved.saturating_sub(late);
+                self.lost.held_up += worked.saturating_sub(meanwhile);
+            }
+        }
+        if asleep < NAP {
+            overslept += self.overslept;
+        }
+        self.overslept = overslept;
+        self.worked = worked;
+        self.turn += 1;
+        self.began = now;
+    }
+
+    /// Takes the run delay in. Returns what is new in it.
+    pub fn read(&mut self, waited: impl FnOnce() -> Option<Duration>) -> Duration {
+        let Some(waited) = waited() else {
+            return Duration::ZERO;
+        };
+        let new = waited.saturating_sub(self.waited);
+        self.waited = waited;
+        self.lost.starved += new;
+        new
+    }
+
+    /// The thread should run again at `by`, at the latest; `None` when nothing will wake it.
+    pub fn wake_by(&mut self, by: Option<Duration>) {
+        self.wake_by = by;
+    }
+
+    /// All that was lost so far, as far as it was read.
+    pub const fn lost(&self) -> Lost {
+        self.lost
+    }
+}
+
+/// One probe's account of the turns in which it was polled; lives with the probe.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Account {
+    turn: u64,
+    until: Duration,
+    error: Duration,
+}
+
+impl Account {
+    /// Opened at `now`, in the turn under way: what was before is not this probe's.
+    pub const fn open(turns: &Turns, now: Duration) -> Self {
+        Self {
+            turn: turns.turn,
+            until: now,
+            error: Duration::ZERO,
+        }
+    }
+
+    /// The probe was polled until `now`.
+    pub fn polled(&mut self, turns: &Turns, now: Duration) {
+        if self.turn != turns.turn {
+            // No more than has passed since the last poll: the work before may have begun before the probe did, or be
+            // counted up to there.
+            let worked = turns.asked.saturating_sub(self.until);
+            let passed = turns.began.saturating_sub(self.until);
+            self.error += (turns.worked.min(worked) + turns.overslept).min(passed);
+            self.turn = turns.turn;
+            self.until = turns.began;
+        }
+        self.error += now.saturating_sub(self.until);
+        self.until = now;
+    }
+
+    /// An upper bound on what the agent has added to the probe's duration: an event that came while the thread was at
+    /// work waited for the rest of that work; one that came while it slept woke it, and the thread waited for a core;
+    /// then others had their turn before the probe.
+    ///
+    /// Holds for what this thread sees. Not in it: a peer that itself was late because of us (its turn begins when our
+    /// request arrives), and a hypervisor that takes the core away without saying so for less than a tick.
+    pub const fn error(&self) -> Duration {
+        self.error
+    }
+}
+
+#[cfg(test)]
+mod tests;
