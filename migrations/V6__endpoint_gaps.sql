@@ -125,7 +125,8 @@ create function note_unheard_changes(
         insert into endpoint_gaps (endpoint_id, location, during, reason, agent, db_role)
         select s.endpoint_id, at_location, s.valid * tstzrange(began, ended), 'catalog_behind', agent, session_user
         from endpoint_schedules s
-        where lower(s.valid) > heard and s.valid && tstzrange(began, ended)
+        -- A change is due 3 s after it; half a second for clocks that differ.
+        where lower(s.valid) > heard + interval '2.5 seconds' and s.valid && tstzrange(began, ended)
           and (s.locations is null or at_location = any (s.locations))
           and ((s.endpoint_id % share[2]) + share[2]) % share[2] = share[1]
         on conflict do nothing
