@@ -115,3 +115,26 @@ begin
     delete from agents where ended < oldest;
     return dropped;
 end $$;
+
+-- A session ended at $6 that had last heard of changes at $5: what was to be probed by it from $4 on, and it never knew.
+-- Runs as its owner, since the history is not an agent's to read.
+create function note_unheard_changes(
+    agent text, at_location text, share integer[], began timestamptz, heard timestamptz, ended timestamptz
+) returns bigint language sql security definer as $$
+    with noted as (
+        insert into endpoint_gaps (endpoint_id, location, during, reason, agent, db_role)
+        select s.endpoint_id, at_location, s.valid * tstzrange(began, ended), 'catalog_behind', agent, session_user
+        from endpoint_schedules s
+        where lower(s.valid) > heard and s.valid && tstzrange(began, ended)
+          and (s.locations is null or at_location = any (s.locations))
+          and ((s.endpoint_id % share[2]) + share[2]) % share[2] = share[1]
+        on conflict do nothing
+        returning 1
+    )
+    select count(*) from noted
+$$;
+do $$
+begin
+    execute format('alter function note_unheard_changes set search_path = pg_catalog, %I, pg_temp', current_schema());
+    revoke execute on function note_unheard_changes from public;
+end $$;

@@ -4,7 +4,9 @@
 mod memory;
 mod removal;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -90,12 +92,25 @@ pub struct Catalog {
     /// When what an earlier run remembered was last in line with the table, until this run has begun.
     recalled: Option<Recalled>,
     begun: Option<Timestamp>,
+    /// Every change before this instant has been heard of.
+    heard: Heard,
     /// Whether the source says that something is held.
     hold_told: bool,
     bad: HashSet<EndpointId>,
     unreported: HashMap<EndpointId, RowProblems>,
     /// Until the first report has been written, it speaks for all endpoints: a former run may have left others.
     reported_all: bool,
+}
+
+/// Up to when the catalog has heard of changes.
+#[derive(Clone, Default, Debug)]
+pub struct Heard(Rc<Cell<Timestamp>>);
+
+impl Heard {
+    /// Every change before this instant has been heard of.
+    pub fn until(&self) -> Timestamp {
+        self.0.get()
+    }
 }
 
 /// Of an earlier run.
@@ -125,6 +140,7 @@ impl Catalog {
             removals: Removals::new(removals),
             recalled: None,
             begun: None,
+            heard: Heard::default(),
             hold_told: false,
             bad: HashSet::new(),
             unreported: HashMap::new(),
@@ -140,6 +156,7 @@ impl Catalog {
         resolve: Resolve<'_>,
         commands: &mpsc::Sender<Command>,
     ) -> Result<usize, WorkerGone> {
+        self.heard.0.set(recalled.as_of);
         self.recalled = Some(recalled);
         let mut chunk = Vec::new();
         for row in rows {
@@ -157,6 +174,11 @@ impl Catalog {
         }
         send(commands, chunk, Vec::new()).await?;
         Ok(self.known.len() - self.bad.len())
+    }
+
+    /// How far it has heard; clones follow.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// Endpoints that are probed.
@@ -208,6 +230,7 @@ impl Catalog {
         commands: &mpsc::Sender<Command>,
         patience: Option<Duration>,
     ) -> Result<(), LoadError> {
+        let begun = (self.now)();
         let reading = async {
             let read = self.read_all(source, resolve).await?;
             let gone = self.known.keys().copied();
@@ -241,6 +264,7 @@ impl Catalog {
             self.unreported.insert(problems.endpoint, problems);
         }
         self.remember();
+        self.heard.0.set(begun);
         if self.begun.is_some() && !(changed.is_empty() && removed.is_empty()) {
             tracing::info!(
                 changed = changed.len(),
@@ -275,24 +299,28 @@ impl Catalog {
         memory.begin();
         source
             .load(&mut |change| {
-                memory.note(&change);
-                let CatalogChange::Upsert(row) = change else {
+                let CatalogChange::Upsert(row) = &change else {
                     return;
                 };
                 read.known.insert(row.id, row.changed_at);
                 removals.is_back(row.id);
                 // As it was; but what was wrong with a bad row may lie outside of it.
                 if known.get(&row.id) == Some(&row.changed_at) && !bad.contains(&row.id) {
+                    memory.note(&change);
                     return;
                 }
-                match resolve(&row) {
-                    Ok(endpoint) => read.changed.push(Changed {
-                        endpoint,
-                        at: row.changed_at,
-                    }),
+                match resolve(row) {
+                    Ok(endpoint) => {
+                        memory.note(&change);
+                        read.changed.push(Changed {
+                            endpoint,
+                            at: row.changed_at,
+                        });
+                    }
+                    // Not remembered: it is not probed, and may be refused for a secret that stands in it.
                     Err(problems) => read.bad.push(RowProblems {
                         endpoint: row.id,
-                        since: unprobed_since(&row, *begun, now),
+                        since: unprobed_since(row, *begun, now),
                         problems,
                     }),
                 }
@@ -315,6 +343,7 @@ impl Catalog {
                 () = commands.closed() => return WorkerGone,
             }
             let mut changes = Vec::new();
+            let begun = (self.now)();
             let looked = source.changes(&mut |change| changes.push(change)).await;
             let reload = match looked {
                 Ok(loaded) => loaded == Loaded::Reload || self.memory.wants_all(),
@@ -338,7 +367,10 @@ impl Catalog {
                         self.load(source, resolve, commands, None).await.map(drop)
                     }
                     Err(LoadError::WorkerGone) => Err(WorkerGone),
-                    Ok(()) => Ok(()),
+                    Ok(()) => {
+                        self.heard.0.set(begun);
+                        Ok(())
+                    }
                 }
             };
             if done.is_err() {
@@ -383,6 +415,8 @@ impl Catalog {
                             // It may have been right before: what it said then is not what its owner wants now.
                             removed.push(row.id);
                             self.is_bad(row, problems);
+                            self.memory.note(&CatalogChange::Remove(row.id));
+                            continue;
                         }
                     }
                 }

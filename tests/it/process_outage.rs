@@ -272,6 +272,44 @@ async fn an_agent_killed_during_an_outage_goes_on_from_the_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_ends_before_it_hears_of_a_change_leaves_its_ticks_with_their_reason() {
+    let scene = Scene::new(20).await;
+    let mut up = scene.start("1", &[]);
+    up.ready().await;
+    scene.stored(20).await;
+    scene.snapshots(1, 20).await;
+    scene.proxy.cut();
+    scene.add(20).await;
+    // Ten seconds of ticks of forty, of which it probes twenty.
+    scene.probed(40).await;
+    up.stop().await;
+    // Of the next run, too, which is killed.
+    let mut up = scene.start("1", &[]);
+    up.ready().await;
+    scene.probed(60).await;
+    kill(up).await;
+    scene.proxy.heal();
+    let mut up = scene.start("1", &[]);
+    up.ready().await;
+    scene.stored(80).await;
+    scene.drained(&up).await;
+    up.stop().await;
+    let audit = scene.audit(&["--endpoints"]).await;
+    let (died, behind) = (
+        missing(&audit, "agent_died"),
+        missing(&audit, "catalog_behind"),
+    );
+    assert_eq!(audit["missing"], died + behind, "{audit}");
+    assert!(behind >= 40, "{audit}");
+    let of_old = audit["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|endpoint| endpoint["endpoint_id"].as_i64() <= Some(20));
+    assert_eq!(of_old.map(|e| missing(e, "catalog_behind")).sum::<i64>(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_cannot_be_used_is_named_and_the_database_is_waited_for() {
     let scene = Scene::new(20).await;
     let path = scene.folder.path().join("catalog-0.snapshot");

@@ -36,6 +36,8 @@ pub(super) struct Entry {
     seen_us: i64,
     /// What was due before was saved by then.
     unsaved_us: Option<i64>,
+    /// Up to when it had heard of changes of the endpoints.
+    heard_us: i64,
     /// When it stopped in order, having lost nothing.
     stopped_us: Option<i64>,
     gaps: Vec<WrittenGap>,
@@ -52,7 +54,7 @@ struct WrittenGap {
 
 impl Entry {
     /// A run that begins.
-    pub(super) fn new(session: &Session) -> Self {
+    pub(super) fn new(session: &Session, heard: Timestamp) -> Self {
         Self {
             id: None,
             name: session.agent.name.to_string(),
@@ -62,19 +64,33 @@ impl Entry {
             started_us: session.started.as_micros(),
             seen_us: session.started.as_micros(),
             unsaved_us: None,
+            heard_us: heard.as_micros(),
             stopped_us: None,
             gaps: Vec::new(),
         }
     }
 
     /// It lives at `now`.
-    pub(super) fn lives(&mut self, now: Timestamp, unsaved_since: Option<Timestamp>) {
+    pub(super) fn lives(
+        &mut self,
+        now: Timestamp,
+        unsaved_since: Option<Timestamp>,
+        heard: Timestamp,
+    ) {
+        self.heard_us = heard.as_micros();
         self.seen_us = self.seen_us.max(now.as_micros());
         self.unsaved_us = unsaved_since.map(Timestamp::as_micros);
     }
 
     /// It ends; `stopped` when in order and without a loss. `id` when the database knows it.
-    pub(super) fn ends(&mut self, id: Option<SessionId>, stopped: Option<Timestamp>, gaps: &[Gap]) {
+    pub(super) fn ends(
+        &mut self,
+        id: Option<SessionId>,
+        stopped: Option<Timestamp>,
+        heard: Timestamp,
+        gaps: &[Gap],
+    ) {
+        self.heard_us = heard.as_micros();
         self.id = id.map(SessionId::value);
         self.stopped_us = stopped.map(Timestamp::as_micros);
         self.gaps = gaps.iter().map(WrittenGap::of).collect();
@@ -89,18 +105,19 @@ impl Entry {
             name: self.name.as_str().into(),
             location: self.location.as_str().into(),
         };
+        let session = Session {
+            agent: Arc::new(agent.clone()),
+            arm: self.arm.as_str().into(),
+            partition,
+            started: Timestamp::from_micros(self.started_us),
+        };
         let id = match self.id {
             Some(id) => SessionId::of(id),
-            None => {
-                let session = Session {
-                    agent: Arc::new(agent.clone()),
-                    arm: self.arm.as_str().into(),
-                    partition,
-                    started: Timestamp::from_micros(self.started_us),
-                };
-                store.start_session(&session, DEATH_HORIZON, true).await?
-            }
+            None => store.start_session(&session, DEATH_HORIZON, true).await?,
         };
+        let heard = Timestamp::from_micros(self.heard_us);
+        let ended = Timestamp::from_micros(self.stopped_us.unwrap_or(self.seen_us));
+        store.note_unheard(&session, heard, ended).await?;
         let gaps: Vec<_> = self.gaps.iter().filter_map(WrittenGap::row).collect();
         if !gaps.is_empty() {
             store.record_gaps(&agent, partition, &gaps).await?;
@@ -256,6 +273,8 @@ mod tests {
     use super::*;
     use crate::domain::EndpointId;
 
+    const HEARD: Timestamp = Timestamp::from_millis(3);
+
     fn session(started: i64) -> Session {
         Session {
             agent: Arc::new(AgentIdentity {
@@ -272,8 +291,8 @@ mod tests {
     fn runs_stand_in_a_row_until_they_are_known_and_rubbish_is_no_panic() {
         let folder = tempfile::tempdir().unwrap();
         let mut diary = Diary::open(folder.path(), 0);
-        diary.enter(Entry::new(&session(1))).unwrap();
-        let mut second = Entry::new(&session(2));
+        diary.enter(Entry::new(&session(1), HEARD)).unwrap();
+        let mut second = Entry::new(&session(2), HEARD);
         diary.enter(second.clone()).unwrap();
         let (from, to) = (Timestamp::from_millis(7), Timestamp::from_millis(9));
         let gap = Gap {
@@ -283,12 +302,12 @@ mod tests {
             reason: GapReason::Refused,
             samples: Some(3),
         };
-        second.lives(Timestamp::from_millis(8), Some(from));
-        second.ends(Some(SessionId::of(4)), Some(to), &[gap]);
+        second.lives(Timestamp::from_millis(8), Some(from), HEARD);
+        second.ends(Some(SessionId::of(4)), Some(to), from, &[gap]);
         diary.enter(second.clone()).unwrap();
 
         let mut diary = Diary::open(folder.path(), 0);
-        assert_eq!(diary.entries, [Entry::new(&session(1)), second]);
+        assert_eq!(diary.entries, [Entry::new(&session(1), HEARD), second]);
         diary.is_known(&session(1));
         diary.is_known(&session(2));
         assert!(!diary.path.exists());
@@ -302,7 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for index in 0..5 {
             let mut diary = Diary::open(folder.path(), index);
-            diary.enter(Entry::new(&session(1))).unwrap();
+            diary.enter(Entry::new(&session(1), HEARD)).unwrap();
         }
         let of = |index| -> Vec<PathBuf> {
             let partition = Partition::new(index, 2).unwrap();

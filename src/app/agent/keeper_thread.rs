@@ -142,7 +142,7 @@ impl KeeperThread {
                     started,
                 };
                 let diaries = args.agent.folder().map(|folder| Diaries::open(folder, args.partition));
-                let running = Running::begin(&database, of, diaries, buffer.clone(), !loaded).await;
+                let running = Running::begin(&database, of, diaries, buffer.clone(), catalog.heard(), !loaded).await;
                 let started = running.session().started;
                 tracing::info!(partition = %args.partition, endpoints = catalog.probed(), "probing");
                 commands.send(Command::Begin(started)).await.map_err(|_| WorkerGone)?;

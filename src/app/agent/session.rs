@@ -14,6 +14,7 @@ use crate::app::up::DEATH_HORIZON;
 use crate::domain::{Backoff, Partition, Timestamp};
 use crate::pipeline::Gap;
 use crate::pipeline::buffer::SampleBuffer;
+use crate::pipeline::catalog::Heard;
 use crate::pipeline::clock::wall_now;
 use crate::pipeline::keeper::{chain, random};
 use crate::store::Session;
@@ -73,6 +74,7 @@ pub(super) struct Running {
     entry: Rc<RefCell<Entry>>,
     id: Rc<watch::Sender<Option<SessionId>>>,
     buffer: SampleBuffer,
+    heard: Heard,
 }
 
 impl Running {
@@ -83,6 +85,7 @@ impl Running {
         of: impl Fn(Timestamp) -> Session,
         diaries: Option<Diaries>,
         buffer: SampleBuffer,
+        heard: Heard,
         at_once: bool,
     ) -> Self {
         let diaries = diaries.map(|diaries| Rc::new(Mutex::new(diaries)));
@@ -91,11 +94,12 @@ impl Running {
             let session = of(wall_now().plus(BEGIN_AFTER));
             let running = Self {
                 store: store.clone(),
-                entry: Rc::new(RefCell::new(Entry::new(&session))),
+                entry: Rc::new(RefCell::new(Entry::new(&session, heard.until()))),
                 session,
                 diaries: diaries.clone(),
                 id: Rc::new(watch::Sender::new(None)),
                 buffer: buffer.clone(),
+                heard: heard.clone(),
             };
             if !at_once {
                 match running.register().await {
@@ -109,7 +113,7 @@ impl Running {
                 // Drawn anew: asking may have taken long.
                 let session = of(wall_now().plus(BEGIN_AFTER));
                 let running = Self {
-                    entry: Rc::new(RefCell::new(Entry::new(&session))),
+                    entry: Rc::new(RefCell::new(Entry::new(&session, heard.until()))),
                     session,
                     ..running
                 };
@@ -156,9 +160,11 @@ impl Running {
                     tracing::debug!(cause = chain(&error), "the session cannot be recorded yet")
                 }
             }
-            self.entry
-                .borrow_mut()
-                .lives(wall_now(), self.buffer.unsaved_since());
+            self.entry.borrow_mut().lives(
+                wall_now(),
+                self.buffer.unsaved_since(),
+                self.heard.until(),
+            );
             self.enter().await;
             sleep(backoff.next(random())).await;
         }
@@ -257,10 +263,14 @@ impl Running {
         if told.await.is_ok() && gaps.is_empty() {
             return;
         }
-        self.entry.borrow_mut().ends(self.id(), stopped, gaps);
+        self.entry
+            .borrow_mut()
+            .ends(self.id(), stopped, self.heard.until(), gaps);
         if stopped.is_none() {
             let unsaved = self.buffer.unsaved_since();
-            self.entry.borrow_mut().lives(wall_now(), unsaved);
+            self.entry
+                .borrow_mut()
+                .lives(wall_now(), unsaved, self.heard.until());
         }
         if self.enter().await {
             tracing::warn!(
@@ -281,7 +291,12 @@ impl Running {
         }
         // A session that lost samples is not ended in order: its successor has to look at it.
         match (self.id(), stopped) {
-            (Some(id), Some(stopped)) => self.store.end_session(id, stopped).await,
+            (Some(id), Some(stopped)) => {
+                self.store
+                    .note_unheard(&self.session, self.heard.until(), stopped)
+                    .await?;
+                self.store.end_session(id, stopped).await
+            }
             _ => Ok(()),
         }
     }

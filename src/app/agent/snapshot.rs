@@ -1,10 +1,10 @@
 //! A snapshot of the endpoints on disk, so that an agent that starts while the database is away has something to probe.
 //!
-//! One file for each place, `catalog-<index>.snapshot` in the spool's folder: lines of text, see [`line`]. A full load
+//! One file for each place, `catalog-<index>.snapshot` in the spool's folder: lines of text, see [`mod@line`]. A full load
 //! writes a new file and puts it in the place of the old one; what changes later is appended. A state ends with a mark
 //! that carries a checksum of everything before it: what a kill cut off after the last mark does not count, and a file
-//! that is damaged before it is refused. It holds rows as they stand in the table, so secrets only by reference; its
-//! mode is 0600 all the same. A thread of its own writes it; nobody waits for that.
+//! that is damaged before it is refused. It holds the rows that are probed, as they stand in the table, so secrets only by
+//! reference (a row with a password in its URL is refused, and is not here); its mode is 0600 all the same. A thread of its own writes it; nobody waits for that.
 
 mod line;
 mod recorder;

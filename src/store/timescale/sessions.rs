@@ -14,6 +14,9 @@ use crate::store::{GapReason, Session};
 /// Several heartbeats.
 const SILENT_MAX: Duration = Duration::from_secs(30);
 
+/// Below the 3 s that the history of endpoints grants a change, by what clocks may differ.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
 /// `agents.session_id`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionId(i64);
@@ -151,6 +154,40 @@ impl Timescale {
         })
         .await
         .map(|sessions| sessions > 0)
+    }
+
+    /// Of a session that ended at `ended` and had last heard of changes at `heard`: names the endpoints that were new or
+    /// changed since, and that it never heard of. Repeating it changes nothing.
+    pub async fn note_unheard(
+        &self,
+        session: &Session,
+        heard: Timestamp,
+        ended: Timestamp,
+    ) -> Result<(), Error> {
+        // A change is granted longer than this to arrive, so there is none.
+        if ended.since(heard) < HEARD_WITHIN || ended <= session.started {
+            return Ok(());
+        }
+        let (index, count) = share(session.partition);
+        let (began, heard) = (instant(session.started), instant(heard));
+        self.run("name changes that were not heard of", async |client| {
+            client
+                .query_one(
+                    include_str!("session_unheard.sql"),
+                    &[
+                        &&*session.agent.name,
+                        &&*session.agent.location,
+                        &index,
+                        &count,
+                        &began,
+                        &heard,
+                        &instant(ended),
+                    ],
+                )
+                .await
+        })
+        .await
+        .map(drop)
     }
 
     /// Records spans in which ticks of this share left no row. All or none; repeating it changes nothing.

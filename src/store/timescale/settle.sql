@@ -21,6 +21,7 @@ begin
         -- No select on metrics: staging lists its columns, and ON CONFLICT DO NOTHING names no target.
         grant insert on metrics, gaps, endpoint_gaps, agent_usage, refused_samples to watcher_agent;
         grant select on endpoints, endpoint_changes, schema_version to watcher_agent;
+        grant execute on function note_unheard_changes to watcher_agent;
         -- Row-level security: its own rows.
         grant select, insert, update, delete on agents, endpoint_problems, held_removals to watcher_agent;
     end if;
