@@ -227,14 +227,13 @@ impl SampleWriter {
 }
 
 impl Ready {
-    /// One statement, which commits by itself; behind a pooler in a transaction with limits of its own.
+    /// In a transaction, although it is one statement: a COPY by itself is reported complete before its commit, and
+    /// only the answer to a COMMIT says that the rows are stored.
     async fn write_fast(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
-        let client = &mut self.connection.client;
-        let Some(server) = &self.pooled else {
-            return Ok(send(client.copy_in(&self.copy).await?, bytes).await?);
-        };
-        let transaction = client.transaction().await?;
-        limit(&transaction, server, deadline).await?;
+        let transaction = self.connection.client.transaction().await?;
+        if let Some(server) = &self.pooled {
+            limit(&transaction, server, deadline).await?;
+        }
         let new = send(transaction.copy_in(&self.copy).await?, bytes).await?;
         transaction.commit().await?;
         Ok(new)
