@@ -22,6 +22,8 @@ use crate::telemetry::{self, DropReason};
 const REPLAY_ROWS_PER_S: f64 = 20_000.0;
 /// How often a buffer that fills up while the keeper is busy is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// Between two tries to remove what a full disk keeps in the spool.
+const REMOVE_AGAIN: Duration = Duration::from_secs(5);
 /// How often the log says that samples are being lost.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,10 @@ pub struct Overflow {
     gaps: mpsc::UnboundedSender<Gap>,
     next_replay: Instant,
     said: Option<Instant>,
+    /// What the store has and a full disk kept in its spool. It stays handed out: sent again it would only be passed over.
+    unremoved: Vec<(Spool, SpoolId)>,
+    /// They are tried again then.
+    remove_again: Instant,
 }
 
 /// A batch from a spool, to be settled there.
@@ -58,6 +64,8 @@ impl Overflow {
             gaps,
             next_replay: Instant::now(),
             said: None,
+            unremoved: Vec::new(),
+            remove_again: Instant::now(),
         }
     }
 
@@ -66,12 +74,14 @@ impl Overflow {
         self.mode == SpoolMode::Always
     }
 
-    /// Whether batches wait in a spool.
+    /// Whether batches wait in a spool, to be sent or to be removed.
     pub fn has_backlog(&self) -> bool {
-        self.spools().any(|spool| {
-            let stats = spool.stats();
-            stats.batches > stats.handed_out + stats.unreadable
-        })
+        let to_be_removed = !self.unremoved.is_empty() && Instant::now() >= self.remove_again;
+        to_be_removed
+            || self.spools().any(|spool| {
+                let stats = spool.stats();
+                stats.batches > stats.handed_out + stats.unreadable
+            })
     }
 
     /// Puts a batch into the spool, in parts where it is too large for one.
@@ -112,6 +122,10 @@ impl Overflow {
         if Instant::now() < self.next_replay {
             return None;
         }
+        if Instant::now() >= self.remove_again {
+            let unremoved = std::mem::take(&mut self.unremoved);
+            self.remove(unremoved).await;
+        }
         let spools: Vec<Spool> = self.spools().cloned().collect();
         for spool in spools {
             let taken = spool.oldest(1).await;
@@ -141,23 +155,32 @@ impl Overflow {
     pub async fn settle(&mut self, spool: &Spool, id: SpoolId, rows: usize) {
         self.next_replay =
             Instant::now() + Duration::from_secs_f64(rows as f64 / REPLAY_ROWS_PER_S);
-        if let Err(error) = spool.remove(&[id]).await {
-            // It comes again later, on the tolerant path.
-            tracing::warn!(
-                cause = chain(&error),
-                "a stored batch could not be removed from the spool"
-            );
-            spool.return_to_queue(&[id]);
-        }
+        self.remove(vec![(spool.clone(), id)]).await;
     }
 
     /// The store has what `put` answered with.
     pub async fn settle_own(&mut self, ids: &[SpoolId]) {
-        if let Err(error) = self.own.remove(ids).await {
-            tracing::warn!(
-                cause = chain(&error),
-                "a stored batch could not be removed from the spool"
-            );
+        let own = self.own.clone();
+        self.remove(ids.iter().map(|&id| (own.clone(), id)).collect())
+            .await;
+    }
+
+    /// Removes what the store has. What cannot be removed now is tried again every few seconds; the end of the process
+    /// leaves it to the next, which sends it again on the tolerant path.
+    async fn remove(&mut self, stored: Vec<(Spool, SpoolId)>) {
+        for (spool, id) in stored {
+            let Err(error) = spool.remove(&[id]).await else {
+                continue;
+            };
+            if self.unremoved.is_empty() {
+                tracing::warn!(
+                    cause = chain(&error),
+                    "stored batches cannot be removed from the spool; trying again every {} s",
+                    REMOVE_AGAIN.as_secs()
+                );
+            }
+            self.unremoved.push((spool, id));
+            self.remove_again = Instant::now() + REMOVE_AGAIN;
         }
     }
 

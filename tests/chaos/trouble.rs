@@ -1,5 +1,6 @@
 //! The agent's own trouble, and peers that mean ill: a full disk, a clock that jumps, hostile targets.
 
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -197,6 +198,23 @@ impl<'a> SmallDisk<'a> {
         ensure!(mounted.success(), "mount: {mounted}");
         Ok(Self(folder))
     }
+
+    /// Leaves so many bytes free.
+    fn fill_but(&self, bytes: u64) -> anyhow::Result<()> {
+        let mut filler = std::fs::File::create(self.0.join("filler"))?;
+        let block = [1; 4_096];
+        let full = loop {
+            if let Err(error) = filler.write_all(&block) {
+                break error;
+            }
+        };
+        ensure!(
+            full.kind() == ErrorKind::StorageFull,
+            "fill the disk: {full}"
+        );
+        let length = filler.metadata()?.len();
+        Ok(filler.set_len(length.saturating_sub(bytes))?)
+    }
 }
 
 impl Drop for SmallDisk<'_> {
@@ -208,11 +226,13 @@ impl Drop for SmallDisk<'_> {
 async fn disk_full(run: &mut Run) -> anyhow::Result<Outcome> {
     let stage = Stage::set(run).await?;
     let folder = stage.folder.path().join("spool");
-    let disk = SmallDisk::mount(&folder, "size=1m")?;
+    let disk = SmallDisk::mount(&folder, "size=32m")?;
     let up = stage
         .up(&stage.url, &[("WATCHER_BUFFER_ROWS", "2000")])
         .await?;
     stage.loaded(i64::from(run.rate)).await?;
+    // Somebody else fills the disk after the spools have reserved what they need to go on.
+    disk.fill_but(FREE_BYTES)?;
     let mut outcome = Outcome::default();
     let dropped = async || {
         up.metric("watcher_samples_dropped_total")
@@ -261,6 +281,9 @@ async fn disk_full(run: &mut Run) -> anyhow::Result<Outcome> {
     drop(disk);
     Ok(outcome)
 }
+
+/// What the full disk still has: some seconds of samples.
+const FREE_BYTES: u64 = 256 * 1024;
 
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
