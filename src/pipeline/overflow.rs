@@ -168,14 +168,16 @@ impl Overflow {
         }
     }
 
-    /// Moves what is in the buffer to the spool, down to one batch.
+    /// Moves what is in the buffer to the spool, down to one batch; in a small buffer further, or one that presses
+    /// might hold nothing to be moved.
     pub async fn relieve(
         &mut self,
         buffer: &SampleBuffer,
         agent: &std::sync::Arc<AgentIdentity>,
         batch_rows: usize,
     ) {
-        while buffer.rows() > batch_rows {
+        let keep = batch_rows.min(buffer.capacity() / 4);
+        while buffer.rows() > keep {
             let mut samples = Vec::with_capacity(batch_rows);
             buffer.take(batch_rows, &mut samples);
             let _unsaved = buffer.in_hand(&samples);

@@ -275,12 +275,13 @@ async fn play(case: &Case) -> Outcome {
     let overflow = spool
         .as_ref()
         .map(|(spool, _)| Overflow::new(spool.clone(), Vec::new(), case.spool, sender.clone()));
+    let options = Rc::new(options);
     let keeper = Keeper::new(
-        Rc::new(options),
+        options.clone(),
         buffer.clone(),
         store.clone(),
         overflow,
-        sender,
+        sender.clone(),
         Totals::default(),
     );
     let feed = async {
@@ -316,6 +317,31 @@ async fn play(case: &Case) -> Outcome {
         pushed
     };
     let (unsaved, pushed) = tokio::join!(keeper.run(), feed);
+    if let Some((spool, _)) = &spool {
+        // What was on its way into the spool at the end, the next run stores.
+        let overflow = Overflow::new(spool.clone(), Vec::new(), case.spool, sender.clone());
+        let buffer = SampleBuffer::new(4_096, 4);
+        let next = Keeper::new(
+            options,
+            buffer.clone(),
+            store.clone(),
+            Some(overflow),
+            sender,
+            Totals::default(),
+        );
+        let drained = async {
+            for _ in 0..5_000 {
+                if spool.stats().rows == 0 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                sleep(Duration::from_millis(20)).await;
+            }
+            buffer.close();
+        };
+        let (left, ()) = tokio::join!(next.run(), drained);
+        assert_eq!(left, 0);
+    }
     let spooled = spool.as_ref().map_or(0, |(spool, _)| spool.stats().rows);
     if let Some((spool, thread)) = spool {
         drop(spool);

@@ -390,3 +390,44 @@ async fn with_a_spool_every_row_is_stored_once_whatever_connection_faults_come()
         }
     }
 }
+
+/// In a thread of its own: a loop that never waits would hold up whoever waits for it, too.
+#[test]
+fn a_buffer_smaller_than_a_batch_is_relieved_without_spinning_while_the_store_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("samples.db");
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let spooled = runtime.block_on(async {
+            let (spool, _thread) = Spool::open(&path, SpoolOptions::default()).unwrap();
+            let buffer = SampleBuffer::new(8, 100);
+            for id in 1..=5 {
+                let at = Timestamp::from_millis(id * 5_000);
+                buffer.push(Sample::new(EndpointId(id), at)).unwrap();
+            }
+            let (sender, _receiver) = mpsc::unbounded_channel();
+            let mut overflow = Overflow::new(spool.clone(), Vec::new(), SpoolMode::Outage, sender);
+            let options = KeeperOptions {
+                batch_rows: 100,
+                ..(*options()).clone()
+            };
+            let hangs = async {
+                while spool.stats().rows == 0 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                Ok(())
+            };
+            beside(hangs, Some(&mut overflow), &buffer, &options)
+                .await
+                .unwrap();
+            spool.stats().rows
+        });
+        tell.send(spooled).unwrap();
+    });
+    let spooled = told.recv_timeout(Duration::from_secs(30));
+    assert_eq!(spooled, Ok(5));
+}
