@@ -230,9 +230,9 @@ async fn what_concerns_one_endpoint_explains_that_one_alone_also_after_it_has_pa
             (
                 1,
                 reasons([
-                    ("catalog_behind", 6),
+                    ("catalog_behind", 3),
                     ("endpoint_problem", 6),
-                    ("paused", 6),
+                    ("paused", 9),
                     ("unexplained", 6)
                 ])
             ),

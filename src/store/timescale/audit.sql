@@ -87,11 +87,14 @@ own as materialized (
     order by m.endpoint_id, m.location, m."time",
         g.reason = 'endpoint_problem', upper(g.during) - lower(g.during), g.reason
 ),
--- The gap of its endpoint that names the tick, or else of its share, the shortest when there are several; else the death
--- of the last one that answered for it, which nobody has recorded yet; else that its row was refused; else nothing is
+-- That its sample was refused; else the gap of its share that names the tick, the shortest when there are several; else
+-- that its change was heard of late or never, which is said a little too widely where clocks differ; else the death of
+-- the last one that answered for it, which nobody has recorded yet; else that its row was not valid; else nothing is
 -- known.
 explained as materialized (
-    select m.endpoint_id, m.location, coalesce(nullif(own.reason, 'endpoint_problem'), named.reason,
+    select m.endpoint_id, m.location, coalesce(
+        case own.reason when 'refused' then own.reason end, named.reason,
+        case own.reason when 'catalog_behind' then own.reason end,
         case when not exists (
             select from run
             where run.location = m.location and run.during @> m."time"
