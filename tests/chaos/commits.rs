@@ -35,6 +35,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("WATCHER_KEEPERS", "4"),
 ];
 
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const DELAY_MAX: Duration = Duration::from_secs(4);
+
 async fn swallowed(run: &mut Run) -> anyhow::Result<Outcome> {
     faulted(
         run,
@@ -56,7 +59,7 @@ async fn delayed(run: &mut Run) -> anyhow::Result<Outcome> {
         run,
         |run| {
             (
-                CommitFault::Delay(run.rng.millis(2_200, 4_000)),
+                CommitFault::Delay(run.rng.millis(2_200, DELAY_MAX.as_millis() as u64)),
                 run.rng.millis(100, 500),
             )
         },
@@ -98,6 +101,8 @@ async fn faulted(
         sleep(pause).await;
     }
     proxy.forget_faults();
+    // Those that are held back land, and whoever waits for them gives up.
+    sleep(DELAY_MAX + WRITE_TIMEOUT).await;
     let (judged, ending) = stage.end(up).await?;
     let seen = proxy.seen();
     let mut outcome = Outcome::of(judged);

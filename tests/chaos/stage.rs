@@ -15,6 +15,9 @@ use crate::up::{TargetProcess, Up, output};
 /// Seconds between two probes of an endpoint: the shortest there is, so that few endpoints make much load.
 pub(crate) const INTERVAL_S: u32 = 5;
 
+/// Agents of an `up`.
+const PROCESSES: usize = 2;
+
 pub(crate) struct Stage {
     pub(crate) target: TargetProcess,
     /// Of the database, as superuser, straight to the instance.
@@ -79,7 +82,7 @@ impl Stage {
     pub(crate) fn env(&self, url: &str) -> Vec<(&'static str, String)> {
         vec![
             ("DATABASE_URL", url.to_owned()),
-            ("WATCHER_PROCESSES", "2".to_owned()),
+            ("WATCHER_PROCESSES", PROCESSES.to_string()),
             ("WATCHER_AGENT_NAME", "chaos".to_owned()),
             ("WATCHER_LOCATION", "chaos".to_owned()),
             (
@@ -172,7 +175,7 @@ impl Stage {
     pub(crate) async fn drained(&self, up: &Up) -> anyhow::Result<Duration> {
         let began = Instant::now();
         loop {
-            if up.metric("watcher_spool_rows").await == Some(0) {
+            if up.is_drained(PROCESSES).await {
                 return Ok(began.elapsed());
             }
             if began.elapsed() > Duration::from_secs(900) {

@@ -235,6 +235,19 @@ impl Up {
         self.metrics(&[name]).await.map(|sums| sums[0])
     }
 
+    /// Whether every agent says that its spool is empty and its store connected. One that says nothing, since it is busy
+    /// or starts, is not asked for by a sum.
+    pub(crate) async fn is_drained(&self, agents: usize) -> bool {
+        let Some((_, text)) = get(self.listen, "/metrics").await else {
+            return false;
+        };
+        let all = |name: &str, value: f64| {
+            let values: Vec<f64> = series(&text, name).collect();
+            values.len() == agents && values.iter().all(|&v| v == value)
+        };
+        all("watcher_spool_rows", 0.0) && all("watcher_store_connected", 1.0)
+    }
+
     pub(crate) async fn metrics(&self, names: &[&str]) -> Option<Vec<i64>> {
         let (_, text) = get(self.listen, "/metrics").await?;
         Some(names.iter().map(|name| sum(&text, name)).collect())
@@ -242,7 +255,12 @@ impl Up {
 }
 
 fn sum(text: &str, name: &str) -> i64 {
-    let of_series = |line: &str| {
+    series(text, name).sum::<f64>() as i64
+}
+
+/// The values of all series of a metric.
+fn series<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
+    let of_series = move |line: &str| {
         let rest = line.strip_prefix(name)?;
         let rest = if rest.starts_with('{') {
             &rest[rest.find('}')? + 1..]
@@ -251,7 +269,7 @@ fn sum(text: &str, name: &str) -> i64 {
         };
         rest.strip_prefix(' ')?.trim().parse::<f64>().ok()
     };
-    text.lines().filter_map(of_series).sum::<f64>() as i64
+    text.lines().filter_map(of_series)
 }
 
 /// Whether a process runs, zombies aside.
