@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
@@ -113,7 +113,8 @@ impl Link<'_> {
     ) -> io::Result<()> {
         let mut frames = Frames::of_client();
         loop {
-            if client.read_buf(&mut frames.buffer).await? == 0 {
+            // One that leaves with something unread resets the connection: gone all the same.
+            if client.read_buf(&mut frames.buffer).await.unwrap_or(0) == 0 {
                 self.until_settled().await;
                 return Ok(());
             }
@@ -279,11 +280,15 @@ impl Link<'_> {
     }
 }
 
-/// Whether the client has closed its side, or said that it is about to.
+/// Whether the client has closed its side, or said that it is about to. What it sent before it went may lie unread.
 async fn is_gone(client: &mut ReadHalf<'_>) -> bool {
+    let moment = Duration::from_millis(1);
+    let ready = tokio::time::timeout(moment, client.ready(Interest::READABLE)).await;
+    if matches!(ready, Ok(Ok(ready)) if ready.is_read_closed()) {
+        return true;
+    }
     let mut byte = [0];
-    let peeked = tokio::time::timeout(Duration::from_millis(1), client.peek(&mut byte)).await;
-    match peeked {
+    match tokio::time::timeout(moment, client.peek(&mut byte)).await {
         Ok(Ok(0) | Err(_)) => true,
         Ok(Ok(_)) => byte == *b"X",
         Err(_) => false,
