@@ -29,9 +29,9 @@ COLUMNS = ["time", "endpoint_id", "up", "status", "matched", "duration_us", "byt
 async def watch(session, number, url, interval, pattern, rows):
     due = time.time() // interval * interval + interval * (number * 0.6180339887 % 1.0)
     while True:
-        now = time.time()
-        due += interval * max(0, -(-(now - due) // interval))
-        await asyncio.sleep(due - now)
+        # The next instant, never one again: a timer may fire a moment early.
+        due += interval * max(1, -(-(time.time() - due) // interval))
+        await asyncio.sleep(due - time.time())
         begun = time.perf_counter()
         try:
             async with session.get(url) as response:
