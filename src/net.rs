@@ -1,5 +1,6 @@
 //! Bytes to and from the network: resolve, connect, TLS, metering. Knows no protocol above TLS.
 
+pub mod arrival;
 pub mod attention;
 pub mod connect;
 pub mod host;

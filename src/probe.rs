@@ -7,6 +7,7 @@ mod doubt;
 mod fault;
 pub mod http;
 pub mod matcher;
+mod pace;
 mod progress;
 
 use std::cell::RefCell;
@@ -19,8 +20,10 @@ use tokio::time::timeout_at;
 use self::fault::Stop;
 use self::http::Kept;
 use self::matcher::Matcher;
+use self::pace::Pace;
 use self::progress::Progress;
 use crate::domain::{Check, Endpoint, EndpointId, Failure, Reason, Sample, SkipReason, Timestamp};
+use crate::net::arrival::keep_stamping;
 use crate::net::meter::{CpuScale, Metered};
 use crate::net::policy::{AddressPolicy, PolicyOptions};
 use crate::net::resolve::Resolver;
@@ -54,6 +57,7 @@ pub struct Prober {
     tls: TlsClients,
     matcher: Matcher,
     kept: Kept,
+    pace: Pace,
     scale: RefCell<CpuScale>,
     suspect_above: Duration,
 }
@@ -63,6 +67,7 @@ impl Prober {
     /// account for the calling thread's CPU time. Nothing that is missing keeps it from being made: what needs it
     /// fails, and says so.
     pub fn new(options: ProberOptions) -> Self {
+        keep_stamping();
         let resolver = match options.name_servers {
             Some(servers) => Resolver::with_servers(&servers),
             None => Resolver::of_system(),
@@ -73,6 +78,7 @@ impl Prober {
             tls: TlsClients::new(),
             matcher: options.matcher,
             kept: Kept::default(),
+            pace: Pace::default(),
             scale: RefCell::new(CpuScale::of_this_thread()),
             suspect_above: options.suspect_above,
         }
@@ -127,6 +133,11 @@ impl Prober {
         self.matcher.forget(id);
     }
 
+    /// Whether so many bodies wait to be judged that no new probes should be started.
+    pub fn is_crowded(&self) -> bool {
+        self.pace.is_crowded()
+    }
+
     async fn run(&self, endpoint: &Endpoint, progress: &Progress) -> Result<(), Stop> {
         let Check::Http(check) = &*endpoint.check;
         let deadline = progress.started().checked_add(endpoint.timeout);
@@ -135,13 +146,17 @@ impl Prober {
         let mut exchange = pin!(http::exchange(self, endpoint, check, progress));
         let answer = timeout_at(deadline.into(), exchange.as_mut()).await;
         let body = match answer {
-            Ok(answer) => {
+            Ok(Ok(body)) => {
                 progress.finish();
-                answer.map_err(|stop| doubt::doubt_failure(stop, endpoint.timeout, progress))?
+                body
+            }
+            Ok(Err(stop)) => {
+                progress.fail();
+                return Err(doubt::doubt_failure(stop, endpoint.timeout, progress));
             }
             Err(_) => {
                 let overdue = self.overdue(progress);
-                progress.finish();
+                progress.fail();
                 return Err(
                     doubt::doubt_deadline(overdue, endpoint.timeout, progress, exchange).await,
                 );
@@ -150,7 +165,8 @@ impl Prober {
         let Some(body) = body else {
             return Ok(());
         };
-        let judgement = self.matcher.judge(
+        let judgement = self.matcher.judge_at(
+            &self.pace,
             endpoint.id,
             check.must_match.as_ref(),
             check.must_not_match.as_ref(),

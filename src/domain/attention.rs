@@ -183,6 +183,20 @@ impl Turns {
     pub const fn lost(&self) -> Lost {
         self.lost
     }
+
+    /// Which turn this is.
+    pub const fn number(&self) -> u64 {
+        self.turn
+    }
+}
+
+/// Bytes from a peer, as far as is known of them when they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Arrival {
+    /// How long ago they came; zero where the kernel did not say.
+    pub age: Duration,
+    /// Upper bound on what the agent had added to the probe's duration when they came.
+    pub error: Duration,
 }
 
 /// One probe's account of the turns in which it was polled; lives with the probe.
@@ -205,22 +219,46 @@ impl Account {
 
     /// The probe was polled until `now`.
     pub fn polled(&mut self, turns: &Turns, now: Duration) {
-        if self.turn != turns.turn {
-            // No more than has passed since the last poll: the work before may have begun before the probe did, or be
-            // counted up to there.
-            let worked = turns.asked.saturating_sub(self.until);
-            let passed = turns.began.saturating_sub(self.until);
-            self.error += (turns.worked.min(worked) + turns.overslept).min(passed);
-            self.turn = turns.turn;
-            self.until = turns.began;
-        }
-        self.error += now.saturating_sub(self.until);
+        self.error += self.added(turns, now);
+        self.turn = turns.turn;
         self.until = now;
+    }
+
+    /// Bytes were read at `now` that had come `age` ago by the kernel's stamp, where there is one.
+    ///
+    /// The clock of stamps may be set meanwhile, so one is believed no further than back to where events come from that
+    /// this turn was told of.
+    pub fn arrived(&mut self, turns: &Turns, now: Duration, age: Option<Duration>) -> Arrival {
+        let added = self.added(turns, now);
+        let age = age.map(|age| age.min(added));
+        let error = self.error + if age.is_some() { Duration::ZERO } else { added };
+        self.error += age.unwrap_or(added);
+        self.turn = turns.turn;
+        self.until = now;
+        Arrival {
+            age: age.unwrap_or_default(),
+            error,
+        }
+    }
+
+    /// What the agent may have added between the last poll and `now`.
+    fn added(&self, turns: &Turns, now: Duration) -> Duration {
+        if self.turn == turns.turn {
+            return now.saturating_sub(self.until);
+        }
+        // No more than has passed since the last poll: the work before may have begun before the probe did, or be
+        // counted up to there.
+        let worked = turns.asked.saturating_sub(self.until);
+        let passed = turns.began.saturating_sub(self.until);
+        let late = (turns.worked.min(worked) + turns.overslept).min(passed);
+        late + now.saturating_sub(turns.began)
     }
 
     /// An upper bound on what the agent has added to the probe's duration: an event that came while the thread was at
     /// work waited for the rest of that work; one that came while it slept woke it, and the thread waited for a core;
     /// then others had their turn before the probe.
+    ///
+    /// Bytes that the kernel has stamped are late by what the stamp says, if that is less ([`Self::arrived`]).
     ///
     /// Holds for what this thread sees. Not in it: a peer that itself was late because of us (its turn begins when our
     /// request arrives), and a hypervisor that takes the core away without saying so for less than a tick.

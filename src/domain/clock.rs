@@ -49,6 +49,11 @@ impl ScheduleClock {
         self.now
     }
 
+    /// The schedule's time a little after the last look, which need not be repeated for it.
+    pub fn at(&self, mono: Duration) -> Timestamp {
+        self.now.plus(mono.saturating_sub(self.mono))
+    }
+
     /// How far the schedule is ahead of wall time.
     pub const fn ahead(&self) -> Duration {
         self.now.since(self.wall)
@@ -97,6 +102,7 @@ mod tests {
         let mut clock = ScheduleClock::new(s(1_000), mono(5));
         assert_eq!(clock.look(s(1_001), mono(6)), None);
         assert_eq!(clock.now(), s(1_001));
+        assert_eq!(clock.at(mono(8)), s(1_003));
         // Slewed back by half a millisecond: still wall time.
         assert_eq!(
             clock.look(Timestamp::from_micros(1_001_999_500), mono(7)),

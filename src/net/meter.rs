@@ -10,12 +10,13 @@ use std::io;
 use std::ops::AddAssign;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::attention::Lateness;
+use super::arrival::Source;
+use super::attention::{Arrival, Lateness};
 
 pub use self::scale::CpuScale;
 
@@ -33,6 +34,8 @@ pub struct Meter {
     turn: Cell<u64>,
     allowed: Cell<u64>,
     lateness: Cell<Lateness>,
+    /// The last bytes: when they came, and what the agent had added by then. None when the last read found the end.
+    arrived: Cell<Option<(Instant, Arrival)>>,
 }
 
 /// What a [`Meter`] showed at some time.
@@ -56,6 +59,7 @@ impl Meter {
             turn: Cell::new(0),
             allowed: Cell::new(u64::MAX),
             lateness: Cell::new(Lateness::from_now()),
+            arrived: Cell::default(),
         })
     }
 
@@ -76,15 +80,39 @@ impl Meter {
         self.lateness.get().error()
     }
 
+    /// Likewise, up to the last poll.
+    pub fn error_so_far(&self) -> Option<Duration> {
+        self.lateness.get().error()
+    }
+
     fn polled(&self, now: Instant) {
         let mut lateness = self.lateness.get();
         lateness.polled(now);
         self.lateness.set(lateness);
     }
 
+    /// When the last bytes came, as well as it is known, and what the agent had added by then. `None` when there were none,
+    /// when the last read found the end, and where the thread is not watched.
+    pub fn arrived(&self) -> Option<(Instant, Duration)> {
+        let (at, arrival) = self.arrived.get()?;
+        Some((at, arrival.error))
+    }
+
+    fn read(&self, now: Instant, count: u64, age: Option<Duration>) {
+        add(&self.received, count);
+        add(&self.turn, count);
+        self.allowed.set(self.allowed.get().saturating_sub(count));
+        let mut lateness = self.lateness.get();
+        let arrival = lateness.arrived(now, age);
+        self.lateness.set(lateness);
+        let at = |arrival: Arrival| Some((now.checked_sub(arrival.age)?, arrival));
+        self.arrived.set(arrival.filter(|_| count > 0).and_then(at));
+    }
+
     /// The counts so far, which start anew: each is put down to one probe.
     pub fn take(&self) -> Reading {
         self.lateness.set(Lateness::from_now());
+        self.arrived.set(None);
         Reading {
             sent: self.sent.take(),
             received: self.received.take(),
@@ -119,7 +147,7 @@ impl<T> MeteredIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
+impl<T: Source> AsyncRead for MeteredIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -135,13 +163,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredIo<T> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let age = ready!(Pin::new(&mut self.inner).poll_read_aged(cx, buf))?;
         let count = (buf.filled().len() - before) as u64;
-        add(&self.meter.received, count);
-        add(&self.meter.turn, count);
-        let allowed = &self.meter.allowed;
-        allowed.set(allowed.get().saturating_sub(count));
-        read
+        self.meter.read(Instant::now(), count, age);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -216,6 +241,26 @@ impl<F: Future + Unpin> Future for Metered<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Source for tokio::io::Repeat {
+        fn poll_read_aged(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<Option<Duration>>> {
+            self.poll_read(cx, buf).map_ok(|()| None)
+        }
+    }
+
+    impl Source for tokio::io::DuplexStream {
+        fn poll_read_aged(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<Option<Duration>>> {
+            self.poll_read(cx, buf).map_ok(|()| None)
+        }
+    }
 
     #[tokio::test]
     async fn polls_are_timed_and_waits_are_not() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use super::buffer::SampleBuffer;
 use super::clock::Clock;
 use super::totals::Totals;
 use super::{Changed, Command, Gap};
+use crate::domain::clock::PAUSE_MAX;
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
     ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
@@ -40,6 +41,8 @@ use self::in_flight::InFlight;
 /// Probes started in one turn of the loop, before completions are looked at again. LIMITS: pacing the starts takes the
 /// p99 of the reported latency from tens of milliseconds to under one at 95 % load.
 const STARTS_PER_TURN: usize = 4;
+/// A tick that has waited longer is skipped (overload). After a pause of up to that, ticks are probed late.
+const LAG_MAX: Duration = PAUSE_MAX;
 /// The clocks are looked at no later than this, so that a step or a pause is found where nothing is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Likewise while probes are under way, so that a stop of the process cannot hide in a wait for a target: 50 wakes a second,
@@ -50,13 +53,16 @@ const CHANGE_GRACE: Duration = Duration::from_secs(3);
 
 /// What takes samples: a seam, since the network is not predictable.
 pub trait Probe: 'static {
-    /// One probe of `endpoint` for the tick `scheduled_at`, started at `started_at`. Ends within the endpoint's timeout.
+    /// One probe of `endpoint` for the tick `scheduled_at`, called at `started_at`. Ends within the endpoint's timeout.
     fn probe(
         self: &Rc<Self>,
         endpoint: Rc<Endpoint>,
         scheduled_at: Timestamp,
         started_at: Timestamp,
     ) -> impl Future<Output = Sample> + 'static;
+
+    /// Whether so many probes wait for the thread to end them that no new ones should be started now.
+    fn is_crowded(&self) -> bool;
 
     /// The endpoint was changed or removed: drop what is kept for it between probes.
     fn forget(&self, endpoint: EndpointId);
@@ -70,7 +76,16 @@ impl Probe for Prober {
         started_at: Timestamp,
     ) -> impl Future<Output = Sample> + 'static {
         let prober = self.clone();
-        async move { Self::probe(&prober, &endpoint, scheduled_at, started_at).await }
+        let called_at = Instant::now();
+        // What the loop does between the call and the first poll is part of the lag.
+        async move {
+            let started_at = started_at.plus(called_at.elapsed());
+            Self::probe(&prober, &endpoint, scheduled_at, started_at).await
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        Self::is_crowded(self)
     }
 
     fn forget(&self, endpoint: EndpointId) {
@@ -168,7 +183,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             self.look();
             if self.start_due() {
                 // More is due: let the probes under way have their turn first.
-                yield_now().await;
+                attention::turn().await;
                 continue;
             }
             self.metrics.in_flight(self.in_flight.len());
@@ -336,11 +351,13 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         if self.begun.is_none() {
             return false;
         }
+        let now = self.time.now();
+        if self.prober.is_crowded() {
+            return self.schedule.next_due().is_some_and(|next| next <= now);
+        }
         let mut due = std::mem::take(&mut self.due);
         due.clear();
-        let more = self
-            .schedule
-            .take_due(self.time.now(), STARTS_PER_TURN, &mut due);
+        let more = self.schedule.take_due(now, STARTS_PER_TURN, &mut due);
         for &due in &due {
             self.start(due);
         }
@@ -361,7 +378,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         if !self.options.partition.owns(id, scheduled_at) {
             return;
         }
-        if self.in_flight.len() >= self.options.in_flight_max {
+        let is_late = self.time.now().since(scheduled_at) > LAG_MAX;
+        if is_late || self.in_flight.len() >= self.options.in_flight_max {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::Overload));
             return;
         }
@@ -377,7 +395,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             scheduled_at,
             self.options.in_flight_per_host.is_some(),
         );
-        let started_at = self.time.now();
+        // The clocks were looked at before the others of this turn were started.
+        let started_at = self.time.at(self.clock.mono());
         let probe = self.prober.probe(endpoint, scheduled_at, started_at);
         self.probes
             .spawn_local(async move { (slot, AssertUnwindSafe(probe).catch_unwind().await.ok()) });

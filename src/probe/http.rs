@@ -47,7 +47,7 @@ pub(super) async fn exchange(
             }
             let next = hop.follow(&response)?;
             if check.connection == Connection::Reuse && next.is_same_origin(&hop) {
-                progress.enter(Phase::Transfer);
+                progress.enter_transfer();
                 if answer::drain(response.into_body(), &link).await {
                     prober.kept.put(endpoint, &hop, link);
                 }
@@ -56,8 +56,8 @@ pub(super) async fn exchange(
             progress.hops.set(progress.hops.get() + 1);
             continue;
         }
-        progress.enter(Phase::Transfer);
-        let read = answer::read(response, &link, check, progress).await?;
+        progress.enter_transfer();
+        let read = answer::read(response, &link, check, progress, &prober.pace).await?;
         if check.connection == Connection::Reuse && read.to_the_end {
             prober.kept.put(endpoint, &hop, link);
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::pace::Pace;
 use crate::domain::{EndpointId, Pattern};
 
 mod counts;
@@ -123,6 +124,19 @@ impl Matcher {
         must_not: Option<&Arc<Pattern>>,
         body: Vec<u8>,
     ) -> Verdict {
+        let pace = Pace::default();
+        self.judge_at(&pace, endpoint, must, must_not, body).await
+    }
+
+    /// Likewise; what is done on this thread is done at `pace`.
+    pub(super) async fn judge_at(
+        &self,
+        pace: &Pace,
+        endpoint: EndpointId,
+        must: Option<&Arc<Pattern>>,
+        must_not: Option<&Arc<Pattern>>,
+        body: Vec<u8>,
+    ) -> Verdict {
         let counts = &self.shared.counts;
         if must.is_none() && must_not.is_none() {
             return Verdict::Matched;
@@ -134,7 +148,9 @@ impl Matcher {
             .sum();
         if worst_case.is_some_and(|time| time <= self.shared.options.inline_max) {
             counts.inline.fetch_add(1, Ordering::Relaxed);
-            return thread::verdict(must, must_not, &body, &|| false);
+            return pace
+                .work(|| thread::verdict(must, must_not, &body, &|| false))
+                .await;
         }
         if self.is_quarantined(endpoint) {
             counts.quarantined.fetch_add(1, Ordering::Relaxed);

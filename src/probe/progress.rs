@@ -109,7 +109,10 @@ impl Progress {
 
     /// Ends the phase under way and begins the next.
     pub(super) fn enter(&self, phase: Phase) {
-        let now = Instant::now();
+        self.enter_at(phase, Instant::now());
+    }
+
+    fn enter_at(&self, phase: Phase, now: Instant) {
         self.close(now);
         self.phase.set(phase);
         self.since.set(Some(now));
@@ -123,12 +126,46 @@ impl Progress {
         self.since.set(None);
     }
 
-    /// The last byte is there, or there will be none. What follows is the agent's time and not the target's.
+    /// The head of the response is there: ends the phase under way when its bytes came, and begins the transfer.
+    pub(super) fn enter_transfer(&self) {
+        let since = self.phase_since();
+        let at = self.arrived().map(|(at, _)| at);
+        let at = at.filter(|&at| at >= since);
+        self.enter_at(Phase::Transfer, at.unwrap_or_else(Instant::now));
+    }
+
+    /// The last byte is there. The probe ends when it came, as well as that is known; what follows is the agent's time
+    /// and not the target's.
     pub(super) fn finish(&self) {
+        let since = self.phase_since();
+        match self.arrived() {
+            Some((at, error)) if at >= since => self.end(at, Some(error)),
+            _ => self.fail(),
+        }
+    }
+
+    /// There will be no last byte.
+    pub(super) fn fail(&self) {
         let now = Instant::now();
-        self.close(now);
-        self.took.set(now - self.started);
-        self.error.set(self.error_at(now));
+        self.end(now, self.error_at(now));
+    }
+
+    fn end(&self, at: Instant, error: Option<Duration>) {
+        self.close(at);
+        self.took.set(at.saturating_duration_since(self.started));
+        self.error.set(error);
+    }
+
+    /// When the last bytes came, and what the agent had added by then.
+    fn arrived(&self) -> Option<(Instant, Duration)> {
+        let kept = self.kept_meters.borrow();
+        let meters = || kept.iter().chain([&self.meter]);
+        let (at, error, by) = meters()
+            .filter_map(|meter| meter.arrived().map(|(at, error)| (at, error, meter)))
+            .max_by_key(|(at, ..)| *at)?;
+        let others = meters().filter(|meter| !Rc::ptr_eq(meter, by));
+        let others: Duration = others.filter_map(|meter| meter.error_so_far()).sum();
+        Some((at, error + others))
     }
 
     fn error_at(&self, now: Instant) -> Option<Duration> {

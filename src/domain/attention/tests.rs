@@ -133,3 +133,39 @@ fn without_run_delay_a_stop_is_still_found() {
     turns.unpark(ms(900), || None);
     assert_eq!(turns.lost().paused, ms(880));
 }
+
+#[test]
+fn a_stamp_says_when_bytes_came_while_the_thread_was_at_work() {
+    let mut thread = Thread::default();
+    thread.sleeps(0, 10, 0);
+    let mut account = Account::open(&thread.turns, ms(10));
+    account.polled(&thread.turns, ms(11));
+    thread.sleeps(19, 19, 0);
+    let arrival = account.arrived(&thread.turns, ms(20), Some(ms(3)));
+    assert_eq!((arrival.age, arrival.error), (ms(3), ms(1)));
+    account.polled(&thread.turns, ms(22));
+    assert_eq!(account.error(), ms(1 + 3 + 2));
+}
+
+#[test]
+fn a_stamp_is_not_believed_beyond_the_last_look() {
+    let mut thread = Thread::default();
+    thread.sleeps(0, 10, 0);
+    let mut account = Account::open(&thread.turns, ms(10));
+    thread.sleeps(12, 50, 0);
+    // 2 ms of work; by the stamp the bytes came before the probe began.
+    let arrival = account.arrived(&thread.turns, ms(51), Some(ms(60_000)));
+    assert_eq!((arrival.age, arrival.error), (ms(3), ms(0)));
+    assert_eq!(account.error(), ms(3));
+}
+
+#[test]
+fn bytes_without_a_stamp_came_when_they_were_read_or_up_to_the_error_earlier() {
+    let mut thread = Thread::default();
+    thread.sleeps(0, 10, 0);
+    let mut account = Account::open(&thread.turns, ms(10));
+    thread.sleeps(14, 14, 0);
+    let arrival = account.arrived(&thread.turns, ms(15), None);
+    assert_eq!((arrival.age, arrival.error), (ms(0), ms(5)));
+    assert_eq!(account.error(), ms(5));
+}

@@ -59,6 +59,10 @@ impl Probe for Sleeper {
         }
     }
 
+    fn is_crowded(&self) -> bool {
+        false
+    }
+
     fn forget(&self, _endpoint: EndpointId) {}
 }
 

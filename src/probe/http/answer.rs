@@ -9,6 +9,7 @@ use super::link::Link;
 use crate::domain::HttpCheck;
 use crate::probe::body::{BodyDecoder, Progress as Decoded};
 use crate::probe::fault::Stop;
+use crate::probe::pace::Pace;
 use crate::probe::progress::Progress;
 
 /// Body of a redirect read so that its connection can be used again; a longer one is not worth it.
@@ -40,6 +41,7 @@ pub(super) async fn read(
     link: &Link,
     check: &HttpCheck,
     progress: &Progress,
+    pace: &Pace,
 ) -> Result<Read, Stop> {
     let status = response.status().as_u16();
     let is_expected = check.expected_status.contains(status);
@@ -61,7 +63,13 @@ pub(super) async fn read(
         None => bytes_max,
     };
     link.meter().allow(framed(wire_bytes_max));
-    match drink(response.into_body(), wire_bytes_max, &mut read.decoder).await {
+    match drink(
+        response.into_body(),
+        wire_bytes_max,
+        read.decoder.as_mut().map(|decoder| (decoder, pace)),
+    )
+    .await
+    {
         Ok(to_the_end) => read.to_the_end = to_the_end,
         Err(_) if !is_expected => {}
         Err(stop) => return Err(stop),
@@ -78,15 +86,13 @@ fn framed(bytes_max: usize) -> u64 {
 /// Reads a body that nobody needs; whether its end was reached.
 pub(super) async fn drain(body: Incoming, link: &Link) -> bool {
     link.meter().allow(framed(DRAINED_BYTES_MAX));
-    drink(body, DRAINED_BYTES_MAX, &mut None)
-        .await
-        .unwrap_or(false)
+    drink(body, DRAINED_BYTES_MAX, None).await.unwrap_or(false)
 }
 
 async fn drink(
     mut body: Incoming,
     bytes_max: usize,
-    decoder: &mut Option<BodyDecoder>,
+    mut decoder: Option<(&mut BodyDecoder, &Pace)>,
 ) -> Result<bool, Stop> {
     let mut seen = 0_usize;
     while !body.is_end_stream() {
@@ -98,8 +104,13 @@ async fn drink(
             continue;
         };
         seen += chunk.len();
-        if let Some(decoder) = decoder {
-            let decoded = decoder.push(chunk).map_err(|error| Stop::decode(&error))?;
+        if let Some((decoder, pace)) = &mut decoder {
+            let decoded = if decoder.is_work() {
+                pace.work(|| decoder.push(chunk)).await
+            } else {
+                decoder.push(chunk)
+            };
+            let decoded = decoded.map_err(|error| Stop::decode(&error))?;
             if decoded == Decoded::Full {
                 return Ok(body.is_end_stream());
             }

@@ -28,6 +28,11 @@ pub(super) async fn dial(
     let stream = connect(&addresses, |ip| progress.remote_ip.set(Some(ip)))
         .await
         .map_err(|error| Stop::connect(&error))?;
+    if !is_one_segment(check, hop) {
+        // Or the last part of a request would wait for the acknowledgement of the first. Where it cannot be set, what is
+        // wrong with the connection shows when it is used.
+        let _ = stream.set_nodelay(true);
+    }
     // Of several addresses dialled, the one that answered.
     let remote_ip = match &addresses[..] {
         [only] => only.ip(),
@@ -62,6 +67,20 @@ pub(super) async fn dial(
         remote_ip,
         tls_not_after: progress.tls_not_after.get(),
     })
+}
+
+/// All that is sent over the connection, in one segment: the smallest that every network carries is 536 bytes, and our
+/// own headers take less than 150.
+const ONE_SEGMENT_BYTES: usize = 350;
+
+fn is_one_segment(check: &HttpCheck, hop: &Hop<'_>) -> bool {
+    let speaks_once = check.connection == Connection::Fresh
+        && check.http_version != HttpVersion::Http2
+        && !hop.target.is_https();
+    let headers = check.headers.iter();
+    let headers: usize = headers.map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    let head = hop.target.path_and_query.as_str().len() + hop.target.host.len() + headers;
+    speaks_once && !hop.has_body && check.auth.is_none() && head <= ONE_SEGMENT_BYTES
 }
 
 /// Where to dial: every address has passed the policy.
