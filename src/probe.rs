@@ -133,7 +133,7 @@ impl Prober {
         self.matcher.forget(id);
     }
 
-    /// Whether so many bodies wait to be judged that no new probes should be started.
+    /// Whether so many bodies wait to be judged that few new probes should be started.
     pub fn is_crowded(&self) -> bool {
         self.pace.is_crowded()
     }

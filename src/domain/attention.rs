@@ -111,8 +111,13 @@ pub struct Turns {
     asked: Duration,
     /// Work of the turn before.
     worked: Duration,
-    /// How much of the sleep before this turn the thread may have slept too long.
+    /// How much of the sleep before this turn the thread may have slept too long, as far as the guest's kernel knows: the
+    /// time in which a virtual machine's idle core is woken is not in it.
     overslept: Duration,
+    /// All of that sleep.
+    asleep: Duration,
+    /// Work and what was overslept, of all turns before this one.
+    busy: Duration,
     /// The thread should run again at this time, at the latest.
     wake_by: Option<Duration>,
     lost: Lost,
@@ -154,9 +159,15 @@ impl Turns {
                 self.lost.held_up += worked.saturating_sub(meanwhile);
             }
         }
+        self.busy += worked + overslept;
         if asleep < NAP {
             overslept += self.overslept;
         }
+        self.asleep = if asleep < NAP {
+            asleep + self.asleep
+        } else {
+            asleep
+        };
         self.overslept = overslept;
         self.worked = worked;
         self.turn += 1;
@@ -182,6 +193,11 @@ impl Turns {
     /// All that was lost so far, as far as it was read.
     pub const fn lost(&self) -> Lost {
         self.lost
+    }
+
+    /// What the thread did since its watch began, or may have slept too long; with what it has done of this turn at `now`.
+    pub fn busy(&self, now: Duration) -> Duration {
+        self.busy + now.saturating_sub(self.began)
     }
 
     /// Which turn this is.
@@ -224,21 +240,22 @@ impl Account {
         self.until = now;
     }
 
-    /// Bytes were read at `now` that had come `age` ago by the kernel's stamp, where there is one.
-    ///
-    /// The clock of stamps may be set meanwhile, so one is believed no further than back to where events come from that
-    /// this turn was told of.
+    /// Bytes were read at `now` that had come `age` ago by the kernel's stamp, where there is one. They came after the
+    /// events of the turn before were asked for, and after the probe was last polled.
     pub fn arrived(&mut self, turns: &Turns, now: Duration, age: Option<Duration>) -> Arrival {
-        let added = self.added(turns, now);
-        let age = age.map(|age| age.min(added));
-        let error = self.error + if age.is_some() { Duration::ZERO } else { added };
-        self.error += age.unwrap_or(added);
-        self.turn = turns.turn;
-        self.until = now;
-        Arrival {
-            age: age.unwrap_or_default(),
-            error,
-        }
+        let before = self.error;
+        let passed = now.saturating_sub(self.until);
+        self.polled(turns, now);
+        let Some(age) = age else {
+            return Arrival {
+                age: Duration::ZERO,
+                error: self.error,
+            };
+        };
+        let asked = turns.worked + turns.asleep + now.saturating_sub(turns.began);
+        let age = age.min(asked).min(passed);
+        self.error = before + age;
+        Arrival { age, error: before }
     }
 
     /// What the agent may have added between the last poll and `now`.

@@ -8,12 +8,13 @@
 //! Segments that were merged while they waited carry the stamp of the last one: the end of a body is exact, the first of
 //! several bytes may have come earlier.
 
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
@@ -101,9 +102,30 @@ fn receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<(usize, Option<Dur
         ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
         _ => None,
     });
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-    let age = stamp.zip(now).map(|(stamp, now)| now.saturating_sub(stamp));
-    Ok((received.bytes, age))
+    Ok((received.bytes, stamp.and_then(age)))
+}
+
+thread_local! {
+    /// How far the wall clock was ahead of the monotonic one at the last stamp.
+    static AHEAD: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
+/// Slewing changes a clock by 500 in a million; what is more, and more than reading two clocks takes, is a step.
+const SLEW_PER_MILLION: u32 = 1_000;
+const READING: Duration = Duration::from_micros(50);
+
+/// Of a stamp by the wall clock; none where that was set since the last stamp.
+fn age(stamp: Duration) -> Option<Duration> {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let mono = Instant::now();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let ahead = wall.saturating_sub(mono.duration_since(*BASE));
+    let before = AHEAD.replace(Some((mono, ahead)));
+    let is_steady = before.is_none_or(|(at, before)| {
+        let slewed = mono.duration_since(at) / 1_000_000 * SLEW_PER_MILLION;
+        before.abs_diff(ahead) <= slewed + READING
+    });
+    is_steady.then(|| wall.saturating_sub(stamp))
 }
 
 #[cfg(test)]

@@ -145,6 +145,12 @@ pub fn lost_now() -> Option<Lost> {
     })
 }
 
+/// Time since the watch began in which this thread was at work, or may have been late to wake. `None` where it is not
+/// watched.
+pub fn busy() -> Option<Duration> {
+    with(|watch| watch.turns.busy(watch.base.elapsed()))
+}
+
 /// Whether the kernel tells this thread's run delay: without it there is no bound on what it adds.
 pub fn is_bounded() -> bool {
     with(|watch| watch.schedstat.is_some()).unwrap_or(false)

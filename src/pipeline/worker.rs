@@ -61,7 +61,7 @@ pub trait Probe: 'static {
         started_at: Timestamp,
     ) -> impl Future<Output = Sample> + 'static;
 
-    /// Whether so many probes wait for the thread to end them that no new ones should be started now.
+    /// Whether so many probes wait for the thread to end them that it should start few new ones.
     fn is_crowded(&self) -> bool;
 
     /// The endpoint was changed or removed: drop what is kept for it between probes.
@@ -352,12 +352,14 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             return false;
         }
         let now = self.time.now();
-        if self.prober.is_crowded() {
-            return self.schedule.next_due().is_some_and(|next| next <= now);
-        }
+        let limit = if self.prober.is_crowded() {
+            1
+        } else {
+            STARTS_PER_TURN
+        };
         let mut due = std::mem::take(&mut self.due);
         due.clear();
-        let more = self.schedule.take_due(now, STARTS_PER_TURN, &mut due);
+        let more = self.schedule.take_due(now, limit, &mut due);
         for &due in &due {
             self.start(due);
         }

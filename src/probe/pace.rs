@@ -13,8 +13,9 @@ use crate::net::attention;
 
 /// Work of one turn; the piece that passes it is the turn's last. As long as three or four starts take.
 const WORK_PER_TURN: Duration = Duration::from_micros(100);
-/// So many in the line are a crowd: those done go before new ones.
-const CROWD: usize = 16;
+/// So many in the line are a crowd, with which no more than it sheds should come in. Their durations are measured; what
+/// waits is memory. Were a shorter line enough to hold up the starts, these would bunch, and so would the next line.
+const CROWD: usize = 256;
 
 /// The line of those who have work. One per probe thread.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Pace {
         self.timed(work)
     }
 
-    /// Whether so much work waits that no new probes should be started.
+    /// Whether so much work waits that few new probes should be started.
     pub(super) fn is_crowded(&self) -> bool {
         self.waiting.get() >= CROWD
     }

@@ -33,6 +33,10 @@ pub(super) struct Progress {
     took: Cell<Duration>,
     /// What the agent may have added; absent until the end, and where the thread is not watched.
     error: Cell<Option<Duration>>,
+    /// How busy the thread had been when the phase under way began, and what that may have added to finished phases whose
+    /// events are not the probe's own to see.
+    busy_at_phase: Cell<Duration>,
+    unseen: Cell<Duration>,
     phase: Cell<Phase>,
     /// When the phase under way began; absent between phases.
     since: Cell<Option<Instant>>,
@@ -59,6 +63,8 @@ impl Progress {
             lost_at_phase: Cell::new(lost),
             error: Cell::default(),
             took: Cell::default(),
+            busy_at_phase: Cell::default(),
+            unseen: Cell::default(),
             phase: Cell::new(Phase::Resolve),
             since: Cell::default(),
             phases: Cell::default(),
@@ -116,6 +122,10 @@ impl Progress {
         self.close(now);
         self.phase.set(phase);
         self.since.set(Some(now));
+        if phase == Phase::Resolve {
+            self.busy_at_phase
+                .set(attention::busy().unwrap_or_default());
+        }
         if let Some(lost) = attention::lost() {
             self.lost_at_phase.set(lost);
         }
@@ -176,7 +186,7 @@ impl Progress {
 
     /// Upper bound on what the agent added up to the end; absent where the thread is not watched.
     pub(super) fn error(&self) -> Option<Duration> {
-        self.error.get()
+        Some(self.error.get()? + self.unseen.get())
     }
 
     /// How long it took; zero until the end.
@@ -216,6 +226,12 @@ impl Progress {
             Phase::Processing => &mut phases.processing_us,
             Phase::Transfer => &mut phases.transfer_us,
         };
+        if self.phase.get() == Phase::Resolve {
+            // Questions and answers pass through tasks of the resolver, each of which may have been late.
+            let busy = attention::busy().unwrap_or_default();
+            let busy = busy.saturating_sub(self.busy_at_phase.get());
+            self.unseen.set(self.unseen.get() + busy.min(now - since));
+        }
         let before = slot.unwrap_or(0);
         *slot = Some(before.saturating_add(micros(now - since)));
         self.phases.set(phases);

@@ -152,11 +152,27 @@ fn a_stamp_is_not_believed_beyond_the_last_look() {
     let mut thread = Thread::default();
     thread.sleeps(0, 10, 0);
     let mut account = Account::open(&thread.turns, ms(10));
+    account.polled(&thread.turns, ms(11));
     thread.sleeps(12, 50, 0);
-    // 2 ms of work; by the stamp the bytes came before the probe began.
+    // By the stamp they came before the probe began; they may have come since it was last polled.
     let arrival = account.arrived(&thread.turns, ms(51), Some(ms(60_000)));
-    assert_eq!((arrival.age, arrival.error), (ms(3), ms(0)));
-    assert_eq!(account.error(), ms(3));
+    assert_eq!((arrival.age, arrival.error), (ms(40), ms(1)));
+    assert_eq!(account.error(), ms(41));
+    // By what the thread knows it woke in time; the stamp says that it woke 5 ms late.
+    let mut late = Account::open(&thread.turns, ms(51));
+    thread.sleeps(52, 90, 0);
+    let arrival = late.arrived(&thread.turns, ms(90), Some(ms(5)));
+    assert_eq!((arrival.age, late.error()), (ms(5), ms(5)));
+}
+
+#[test]
+fn the_thread_is_busy_but_for_its_sleep() {
+    let mut thread = Thread::default();
+    thread.sleeps(0, 10, 0);
+    let before = thread.turns.busy(ms(12));
+    thread.sleeps(12, 40, 7);
+    thread.sleeps(41, 50, 0);
+    assert_eq!(thread.turns.busy(ms(53)) - before, ms(7 + 1 + 3));
 }
 
 #[test]
