@@ -2,6 +2,7 @@
 //!
 //! `domain` names only std, `regex`/`fancy-regex`, `http` types and `thiserror`.
 
+pub mod admission;
 pub mod attention;
 pub mod backoff;
 pub mod batch;

@@ -3,6 +3,7 @@
 //! All probes of a process run on one thread, inside a tokio `LocalSet`, and share a [`Prober`].
 
 pub mod body;
+mod canary;
 mod doubt;
 mod fault;
 pub mod http;
@@ -10,13 +11,14 @@ pub mod matcher;
 mod pace;
 mod progress;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
+pub use self::canary::Canary;
 use self::fault::Stop;
 use self::http::Kept;
 use self::matcher::Matcher;
@@ -60,6 +62,9 @@ pub struct Prober {
     pace: Pace,
     scale: RefCell<CpuScale>,
     suspect_above: Duration,
+    /// An address that may always be dialled: our own.
+    canary: Cell<Option<SocketAddr>>,
+    canary_error: Cell<Option<Duration>>,
 }
 
 impl Prober {
@@ -81,6 +86,8 @@ impl Prober {
             pace: Pace::default(),
             scale: RefCell::new(CpuScale::of_this_thread()),
             suspect_above: options.suspect_above,
+            canary: Cell::default(),
+            canary_error: Cell::default(),
         }
     }
 
@@ -131,6 +138,11 @@ impl Prober {
     pub fn forget(&self, id: EndpointId) {
         self.kept.forget(id);
         self.matcher.forget(id);
+    }
+
+    /// What the last probe of the canary showed; once each.
+    pub fn canary_error(&self) -> Option<Duration> {
+        self.canary_error.take()
     }
 
     /// Whether so many bodies wait to be judged that few new probes should be started.

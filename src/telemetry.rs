@@ -196,6 +196,16 @@ pub fn network_down(is_down: bool) {
     gauge!(names::NETWORK_DOWN).set(if is_down { 1.0 } else { 0.0 });
 }
 
+/// What the agent added to a probe of its own target.
+pub fn canary(error: Duration) {
+    histogram!(names::CANARY).record(error.as_secs_f64());
+}
+
+/// The share of due probes that is admitted.
+pub fn admitted(share: f64) {
+    gauge!(names::ADMITTED).set(share);
+}
+
 /// CPU time and memory of this process so far.
 pub fn process_usage(cpu: Duration, resident_bytes: u64) {
     counter!(names::PROCESS_CPU_US).absolute(cpu.as_micros() as u64);

@@ -30,7 +30,7 @@ use crate::pipeline::clock::SystemClock;
 use crate::pipeline::totals::Totals;
 use crate::pipeline::worker::{Worker, WorkerOptions};
 use crate::probe::matcher::{Matcher, MatcherOptions};
-use crate::probe::{Prober, ProberOptions};
+use crate::probe::{Canary, Prober, ProberOptions};
 use crate::store::timescale::{Timescale, UrlError};
 use crate::telemetry::{self, prometheus::Exporter};
 
@@ -129,6 +129,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         partition: args.partition,
         in_flight_max: machine::in_flight_max(settings.in_flight_max, descriptors),
         in_flight_per_host: settings.in_flight_per_host,
+        error_max: settings.max_error,
         stop_grace: settings.stop_grace,
     };
     let policy = PolicyOptions {
@@ -144,6 +145,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
             suspect_above: settings.suspect_above,
         }));
         let watch = tokio::task::spawn_local(obey(signals, stop.clone(), buffer.clone()));
+        let canary = tokio::task::spawn_local(watch_canary(Rc::clone(&prober)));
         let worker = Worker::new(
             options,
             prober,
@@ -154,6 +156,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
         );
         let stopped_at = worker.run(commands, stop.clone()).await;
         watch.abort();
+        canary.abort();
         Ok(stopped_at)
     }));
     match result {
@@ -173,6 +176,16 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     })?;
     match_thread.stop();
     Ok(saved)
+}
+
+async fn watch_canary(prober: Rc<Prober>) {
+    match Canary::start() {
+        Ok(canary) => canary.probe(&prober).await,
+        Err(error) => tracing::warn!(
+            %error,
+            "no canary: the agent's error is known by its own account alone"
+        ),
+    }
 }
 
 /// The first signal stops in order, the second at once.

@@ -146,6 +146,10 @@ pub struct AgentSettings {
     /// duration
     #[arg(long, env = "WATCHER_SUSPECT_ABOVE", default_value = "2ms", value_name = "TIME", value_parser = duration)]
     pub suspect_above: Duration,
+    /// When the agent itself may have added more than this to one in fifty durations, or to those of its own canary, fewer
+    /// probes are made until it is less; the rest is skipped (overload). Not limited when not set
+    #[arg(long, env = "WATCHER_MAX_ERROR", value_name = "TIME", value_parser = duration)]
+    pub max_error: Option<Duration>,
     /// Probes under way at the stop have so long to end; the rest is skipped (shutdown)
     #[arg(long, env = "WATCHER_STOP_GRACE", default_value = "3s", value_name = "TIME", value_parser = duration)]
     pub stop_grace: Duration,
@@ -239,6 +243,7 @@ impl AgentSettings {
             self.in_flight_per_host
                 .map(|max| ("WATCHER_IN_FLIGHT_PER_HOST", max.to_string())),
         );
+        env.extend(self.max_error.map(|max| ("WATCHER_MAX_ERROR", micros(max))));
         if let Some(dir) = &self.spool_dir {
             env.push(("WATCHER_SPOOL_DIR", dir.to_string_lossy().into_owned()));
         }

@@ -33,6 +33,9 @@ impl Interval {
     /// The longest interval, in seconds.
     pub const MAX_S: i64 = 300;
 
+    /// The shortest.
+    pub const SHORTEST: Self = Self(Self::MIN_S as u32 * 1_000);
+
     /// An interval of whole seconds, refused outside 5–300.
     pub const fn from_secs(seconds: i64) -> Result<Self, IntervalOutOfRange> {
         if seconds < Self::MIN_S || seconds > Self::MAX_S {

@@ -72,7 +72,7 @@ impl Source for TcpStream {
             ready!(self.poll_read_ready(cx))?;
             let room = buf.remaining().min(READ_MAX);
             let into = buf.initialize_unfilled_to(room);
-            match self.try_io(Interest::READABLE, || receive(&self, into)) {
+            match self.try_io(Interest::READABLE, || receive(&*self, into)) {
                 Ok((count, age)) => {
                     buf.advance(count);
                     return Poll::Ready(Ok(age));
@@ -89,7 +89,8 @@ impl Source for TcpStream {
 #[repr(align(8))]
 struct Control([u8; 64]);
 
-fn receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
+/// One `recvmsg`: how many bytes, and how long ago the last of them came, where the kernel says.
+pub fn receive(stream: &impl AsRawFd, into: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
     let mut control = Control([0; 64]);
     let mut parts = [IoSliceMut::new(into)];
     let received = recvmsg::<()>(

@@ -19,6 +19,7 @@ use super::buffer::SampleBuffer;
 use super::clock::Clock;
 use super::totals::Totals;
 use super::{Changed, Command, Gap};
+use crate::domain::admission::Admission;
 use crate::domain::clock::PAUSE_MAX;
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
@@ -31,6 +32,7 @@ use crate::probe::Prober;
 use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
 
+mod admission;
 mod dropped;
 mod in_flight;
 mod network;
@@ -61,6 +63,9 @@ pub trait Probe: 'static {
         started_at: Timestamp,
     ) -> impl Future<Output = Sample> + 'static;
 
+    /// What the agent added to the last probe of a target whose part is known; once each.
+    fn canary_error(&self) -> Option<Duration>;
+
     /// Whether so many probes wait for the thread to end them that it should start few new ones.
     fn is_crowded(&self) -> bool;
 
@@ -84,6 +89,10 @@ impl Probe for Prober {
         }
     }
 
+    fn canary_error(&self) -> Option<Duration> {
+        Self::canary_error(self)
+    }
+
     fn is_crowded(&self) -> bool {
         Self::is_crowded(self)
     }
@@ -102,6 +111,8 @@ pub struct WorkerOptions {
     pub in_flight_max: usize,
     /// Probes under way at most to one host and port; a tick above that is skipped(host_limit).
     pub in_flight_per_host: Option<usize>,
+    /// Probes are shed, skipped(overload), when the agent may have added more than this to their durations.
+    pub error_max: Option<Duration>,
     /// After the stop, probes under way have so long to end; the rest is skipped(shutdown).
     pub stop_grace: Duration,
 }
@@ -120,6 +131,7 @@ pub struct Worker<P, C> {
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
     dropped: Dropped,
+    admission: Option<Admission>,
     network: NetworkGuard,
     ways: Ways,
     /// Samples that the guard lets go.
@@ -149,6 +161,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             endpoints: HashMap::new(),
             probes: JoinSet::new(),
             dropped: Dropped::default(),
+            admission: options.error_max.map(Admission::new),
             network: NetworkGuard::default(),
             ways: Ways::default(),
             judged: Vec::new(),
@@ -277,6 +290,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             });
         }
         self.look_at_network();
+        self.look_at_errors();
         self.say_floor();
         if self.dropped.is_due(self.time.now()) {
             self.dropped.report(&self.gaps);
@@ -381,7 +395,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             return;
         }
         let is_late = self.time.now().since(scheduled_at) > LAG_MAX;
-        if is_late || self.in_flight.len() >= self.options.in_flight_max {
+        let admission = self.admission.as_ref();
+        let is_shed = admission.is_some_and(|admission| !admission.admits(id, scheduled_at));
+        if is_late || is_shed || self.in_flight.len() >= self.options.in_flight_max {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::Overload));
             return;
         }
@@ -428,6 +444,15 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.judged = judged;
     }
 
+    fn look_at_errors(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            if let Some(error) = self.prober.canary_error() {
+                admission.canary(error);
+            }
+            admission::tell(admission.look(self.clock.mono()), admission.share());
+        }
+    }
+
     fn look_at_network(&mut self) {
         let mut judged = std::mem::take(&mut self.judged);
         self.network.pass(self.clock.mono(), &mut judged);
@@ -444,6 +469,9 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     }
 
     fn store_one(&mut self, sample: Sample) {
+        if let (Some(admission), Some(error_us)) = (&mut self.admission, sample.error_us) {
+            admission.sampled(Duration::from_micros(error_us.into()));
+        }
         self.metrics.sampled(&sample);
         self.totals.sampled(&sample);
         if let Err(sample) = self.buffer.push(sample) {

@@ -25,6 +25,8 @@ pub(super) const SPOOL_ROWS: &str = "watcher_spool_rows";
 pub(super) const GAPS: &str = "watcher_gaps_total";
 pub(super) const CLOCK_OFFSET: &str = "watcher_clock_offset_seconds";
 pub(super) const NETWORK_DOWN: &str = "watcher_network_down";
+pub(super) const CANARY: &str = "watcher_canary_error_seconds";
+pub(super) const ADMITTED: &str = "watcher_admitted_share";
 pub(super) const HELD: &str = "watcher_samples_held";
 pub(super) const SUSPECT: &str = "watcher_probes_suspect_total";
 pub(super) const PROCESS_CPU_US: &str = "watcher_process_cpu_microseconds_total";
@@ -97,6 +99,15 @@ pub(super) fn describe() {
     describe_gauge!(
         NETWORK_DOWN,
         "Whether the agent holds its own network to be down (1) or not (0)"
+    );
+    describe_histogram!(
+        CANARY,
+        Unit::Seconds,
+        "What the agent added to a probe of a target of its own"
+    );
+    describe_gauge!(
+        ADMITTED,
+        "Share of the due probes that is made, so that the agent's error stays below --max-error"
     );
     describe_gauge!(
         HELD,

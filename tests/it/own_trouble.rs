@@ -4,6 +4,7 @@
 mod clock;
 mod exhausted;
 mod network;
+mod shed;
 mod starved;
 mod stopped;
 

@@ -59,6 +59,10 @@ impl Probe for Sleeper {
         }
     }
 
+    fn canary_error(&self) -> Option<Duration> {
+        None
+    }
+
     fn is_crowded(&self) -> bool {
         false
     }
@@ -123,6 +127,7 @@ impl Default for Harness {
                 partition: Partition::ALL,
                 in_flight_max: 1_000,
                 in_flight_per_host: None,
+                error_max: None,
                 stop_grace: Duration::from_secs(1),
             },
             takes: Duration::from_millis(20),
