@@ -22,6 +22,7 @@ pub struct ProbeMetrics {
     endpoints: Gauge,
     suspect: Counter,
     held: Gauge,
+    admitted: Gauge,
 }
 
 impl Default for ProbeMetrics {
@@ -41,6 +42,7 @@ impl Default for ProbeMetrics {
             endpoints: gauge!(names::ENDPOINTS),
             suspect: counter!(names::SUSPECT),
             held: gauge!(names::HELD),
+            admitted: gauge!(names::ADMITTED),
         }
     }
 }
@@ -82,6 +84,11 @@ impl ProbeMetrics {
     /// Probes under way.
     pub fn in_flight(&self, probes: usize) {
         self.in_flight.set(probes as f64);
+    }
+
+    /// The share of due probes that is admitted.
+    pub fn admitted(&self, share: f64) {
+        self.admitted.set(share);
     }
 
     /// Samples that wait until it is clear whether our own network is down.
@@ -199,11 +206,6 @@ pub fn network_down(is_down: bool) {
 /// What the agent added to a probe of its own target.
 pub fn canary(error: Duration) {
     histogram!(names::CANARY).record(error.as_secs_f64());
-}
-
-/// The share of due probes that is admitted.
-pub fn admitted(share: f64) {
-    gauge!(names::ADMITTED).set(share);
 }
 
 /// CPU time and memory of this process so far.

@@ -449,7 +449,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             if let Some(error) = self.prober.canary_error() {
                 admission.canary(error);
             }
-            admission::tell(admission.look(self.clock.mono()), admission.share());
+            admission::tell(admission.look(self.clock.mono()));
+            self.metrics.admitted(admission.share());
         }
     }
 

@@ -73,11 +73,6 @@ impl BodyDecoder {
         })
     }
 
-    /// Whether decoding is more than copying.
-    pub fn is_work(&self) -> bool {
-        !self.layers.is_empty()
-    }
-
     /// Decodes the next chunk of the body.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Work that takes CPU, a little of it in each turn of the loop: decoding and patterns.
+//! Work that takes CPU, a little of it in each turn of the loop: patterns, after what decoding has left.
 //!
 //! Completions bunch. Were each body judged where it ended, those behind it would be read later, and the starts later
 //! still, which bunches them again: from 80 % load on the reported latency is then wrong by tens of milliseconds. So
@@ -68,11 +68,18 @@ impl Pace {
         self.timed(work)
     }
 
+    /// Does `work` at once, which leaves less of this turn to those in the line: for what the probe's deadline waits for.
+    pub(super) fn work_now<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.has_room();
+        self.timed(work)
+    }
+
     /// Whether so much work waits that few new probes should be started.
     pub(super) fn is_crowded(&self) -> bool {
         self.waiting.get() >= CROWD
     }
 
+    /// Whether this turn may have more work; a new one begins with none.
     fn has_room(&self) -> bool {
         let turn = attention::turn_number();
         if turn.is_none() || turn != self.turn.get() {

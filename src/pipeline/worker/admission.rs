@@ -1,11 +1,9 @@
 //! What is said of probes that are shed.
 
 use crate::domain::admission::AdmissionChange;
-use crate::telemetry;
 
-/// One line for each change, and the share.
-pub(super) fn tell(change: Option<AdmissionChange>, share: f64) {
-    telemetry::admitted(share);
+/// One line for each change.
+pub(super) fn tell(change: Option<AdmissionChange>) {
     match change {
         Some(AdmissionChange::Sheds) => tracing::warn!(
             "the agent itself adds more than --max-error to what it measures: probes are shed, skipped (overload), until it does \

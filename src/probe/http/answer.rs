@@ -105,11 +105,7 @@ async fn drink(
         };
         seen += chunk.len();
         if let Some((decoder, pace)) = &mut decoder {
-            let decoded = if decoder.is_work() {
-                pace.work(|| decoder.push(chunk)).await
-            } else {
-                decoder.push(chunk)
-            };
+            let decoded = pace.work_now(|| decoder.push(chunk));
             let decoded = decoded.map_err(|error| Stop::decode(&error))?;
             if decoded == Decoded::Full {
                 return Ok(body.is_end_stream());
