@@ -3,6 +3,7 @@
 //! `domain` names only std, `regex`/`fancy-regex`, `http` types and `thiserror`.
 
 pub mod admission;
+pub mod arm;
 pub mod attention;
 pub mod backoff;
 pub mod batch;
@@ -18,6 +19,7 @@ pub mod sample;
 pub mod schedule;
 pub mod timestamp;
 
+pub use arm::{Arm, ArmError, ArmShare};
 pub use backoff::Backoff;
 pub use batch::Batch;
 pub use check::{

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::config::EndpointRow;
-use crate::domain::{AgentIdentity, Batch, EndpointId, Partition, Timestamp};
+use crate::domain::{AgentIdentity, Arm, Batch, EndpointId, Partition, Timestamp};
 
 /// How a batch is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,8 +116,8 @@ pub struct HeldRemoval {
 pub struct Session {
     /// Name and location.
     pub agent: std::sync::Arc<AgentIdentity>,
-    /// Label of a variant of settings, for comparisons.
-    pub arm: Box<str>,
+    /// Its variant of settings, and with whom that shares the ticks.
+    pub arm: Arm,
     /// Its share.
     pub partition: Partition,
     /// First instant that this run answers for.

@@ -72,6 +72,7 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> AgentError {
 /// Runs until told to stop. `Ok(true)` when all samples were saved.
 pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     let settings = &args.agent;
+    let arm = settings.arm().map_err(AgentError::Config)?;
     let database_url = env::database_url().map_err(AgentError::Config)?;
     let database = Timescale::open_rereading(&database_url, env::database_url_again)
         .map_err(AgentError::Database)?;
@@ -82,7 +83,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     if settings.pin {
         machine::pin(args.partition.index());
     }
-    let agent = Arc::new(super::up::identity(settings, args.partition));
+    let agent = Arc::new(super::up::identity(settings, &arm, args.partition));
 
     let spools = Spools::open(settings, args.partition).map_err(AgentError::Spool)?;
     let buffer = SampleBuffer::new(settings.buffer_rows, settings.batch_rows);
@@ -108,6 +109,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
     .map_err(system("start the match thread"))?;
     let keeper_thread = KeeperThread {
         args: args.clone(),
+        arm: arm.clone(),
         agent,
         database,
         buffer: buffer.clone(),
@@ -127,6 +129,7 @@ pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
 
     let options = WorkerOptions {
         partition: args.partition,
+        arm: arm.share(),
         in_flight_max: machine::in_flight_max(settings.in_flight_max, descriptors),
         in_flight_per_host: settings.in_flight_per_host,
         error_max: settings.max_error,

@@ -184,9 +184,7 @@ impl Ledger {
             detail: None,
         };
         let rows: Vec<_> = gaps.iter().map(row).collect();
-        self.store
-            .record_gaps(&self.session.agent, self.session.partition, &rows)
-            .await
+        self.store.record_gaps(&self.session, &rows).await
     }
 }
 

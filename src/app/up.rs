@@ -23,7 +23,7 @@ use crate::config::Problem;
 use crate::config::args::{AgentSettings, UpArgs};
 use crate::config::env;
 use crate::domain::AgentIdentity;
-use crate::domain::Partition;
+use crate::domain::{Arm, Partition};
 use crate::pipeline::clock::wall_now;
 use crate::pipeline::keeper::chain;
 use crate::store::timescale::{
@@ -90,6 +90,7 @@ pub fn run(args: &UpArgs) -> Result<bool, UpError> {
 }
 
 async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
+    let arm = args.agent.arm().map_err(UpError::Config)?;
     let agent_url = env::database_url().map_err(UpError::Config)?;
     let admin_url = env::admin_database_url().map_err(UpError::Config)?;
     // Both are looked at before anything waits.
@@ -135,12 +136,12 @@ async fn supervise(args: &UpArgs) -> Result<bool, UpError> {
     ));
 
     let processes = partitions.len();
-    tracing::info!(processes, node = %args.node, location = args.agent.location, "starting agents");
+    tracing::info!(processes, node = %args.node, location = args.agent.location, arm = arm.name(), "starting agents");
     health.waiting_for("the agents");
     let (died_sender, died) = mpsc::unbounded_channel();
     let mut children = JoinSet::new();
     for partition in partitions {
-        let agent = identity(&args.agent, partition);
+        let agent = identity(&args.agent, &arm, partition);
         let child = Child::new(
             partition,
             agent,
@@ -385,13 +386,19 @@ async fn record_deaths(store: Timescale, mut died: mpsc::UnboundedReceiver<Died>
 }
 
 /// Name and location under which the agent of a partition writes.
-pub fn identity(settings: &AgentSettings, partition: Partition) -> AgentIdentity {
+///
+/// Arms of one machine differ in their names, so that a row says which arm it is of.
+pub fn identity(settings: &AgentSettings, arm: &Arm, partition: Partition) -> AgentIdentity {
     let host = settings
         .agent_name
         .clone()
         .unwrap_or_else(machine::host_name);
+    let mut name = format!("{host}/{}", partition.index());
+    if !arm.arms().is_empty() {
+        name = format!("{name}/{}", arm.name());
+    }
     AgentIdentity {
-        name: format!("{host}/{}", partition.index()).into(),
+        name: name.into(),
         location: settings.location.as_str().into(),
     }
 }

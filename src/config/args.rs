@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::domain::Partition;
+use super::Problem;
+use crate::domain::{Arm, ArmError, Partition};
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -84,6 +85,16 @@ pub struct AgentSettings {
         value_name = "NAME"
     )]
     pub arm: String,
+    /// All arms of a comparison, this one included, comma-separated and the same in each: they divide the ticks of every
+    /// endpoint between them. Start as many processes of each arm as one needs without; `watcher compare` tells the
+    /// difference
+    #[arg(
+        long,
+        env = "WATCHER_ARMS",
+        value_delimiter = ',',
+        value_name = "NAME,NAME"
+    )]
+    pub arms: Vec<String>,
     /// Probes under way at most in one process; a due probe above that is skipped (overload)
     #[arg(long, env = "WATCHER_IN_FLIGHT_MAX", default_value_t = 4_000, value_name = "N", value_parser = at_least_one)]
     pub in_flight_max: usize,
@@ -178,6 +189,17 @@ pub struct AgentSettings {
 }
 
 impl AgentSettings {
+    /// The arm, and with whom it shares the ticks.
+    pub fn arm(&self) -> Result<Arm, Problem> {
+        Arm::new(&self.arm, &self.arms).map_err(|error| {
+            let field = match error {
+                ArmError::Name(_) | ArmError::Stranger { .. } => "arm",
+                ArmError::Twice(_) | ArmError::Count(_) => "arms",
+            };
+            Problem::of(field, error.to_string())
+        })
+    }
+
     /// Folder for what outlives the process; none when samples are held in memory only.
     pub fn folder(&self) -> Option<&Path> {
         self.spool_dir
@@ -246,6 +268,9 @@ impl AgentSettings {
         env.extend(self.max_error.map(|max| ("WATCHER_MAX_ERROR", micros(max))));
         if let Some(dir) = &self.spool_dir {
             env.push(("WATCHER_SPOOL_DIR", dir.to_string_lossy().into_owned()));
+        }
+        if !self.arms.is_empty() {
+            env.push(("WATCHER_ARMS", self.arms.join(",")));
         }
         for (name, nets) in [
             ("WATCHER_ALLOW_ADDRESSES", &self.allow_addresses),
@@ -426,6 +451,10 @@ mod tests {
             "fra",
             "--agent-name",
             "n1",
+            "--arm",
+            "new",
+            "--arms",
+            "new,old",
             "--in-flight-per-host",
             "3",
             "--batch-age",
@@ -439,6 +468,10 @@ mod tests {
         assert_eq!(env["WATCHER_BATCH_AGE"], "250000us");
         assert_eq!(env["WATCHER_ALLOW_ADDRESSES"], "169.254.1.0/24,fe80::/64");
         assert_eq!(env["WATCHER_DENY_PRIVATE"], "true");
+        assert_eq!(
+            (&*env["WATCHER_ARM"], &*env["WATCHER_ARMS"]),
+            ("new", "new,old")
+        );
         // Every flag of AgentSettings has its variable here, but for those not set.
         let command = <Cli as clap::CommandFactory>::command();
         let variables = command

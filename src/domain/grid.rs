@@ -33,6 +33,11 @@ impl Grid {
         self.phase_ms
     }
 
+    /// The number of the tick at `at`, or of the last before it: tick 0 is the first of the epoch.
+    pub const fn tick(self, at: Timestamp) -> i64 {
+        (at.as_millis() - self.phase_ms as i64).div_euclid(self.interval_ms as i64)
+    }
+
     /// The first tick at or after `at`, in milliseconds since the epoch.
     pub const fn at_or_after(self, at: Timestamp) -> i64 {
         // Round up to whole milliseconds first: a tick at 5 ms is not "at or after" 5.001 ms.

@@ -23,8 +23,8 @@ use crate::domain::admission::Admission;
 use crate::domain::clock::PAUSE_MAX;
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
-    ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock, SkipReason,
-    Timestamp,
+    ArmShare, ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock,
+    SkipReason, Timestamp,
 };
 use crate::net::attention;
 use crate::net::way::Ways;
@@ -107,6 +107,8 @@ impl Probe for Prober {
 pub struct WorkerOptions {
     /// Its share of the endpoints.
     pub partition: Partition,
+    /// Its share of their ticks.
+    pub arm: ArmShare,
     /// Probes under way at most; a tick above that is skipped(overload).
     pub in_flight_max: usize,
     /// Probes under way at most to one host and port; a tick above that is skipped(host_limit).
@@ -230,6 +232,11 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             );
         }
         for due in std::mem::take(&mut self.due) {
+            // Another arm's tick is its to answer for.
+            let endpoint = self.endpoints.get(&due.endpoint);
+            if !endpoint.is_some_and(|endpoint| self.owns(endpoint, due.scheduled_at)) {
+                continue;
+            }
             self.keep(Sample::skipped(
                 due.endpoint,
                 due.scheduled_at,
@@ -381,6 +388,11 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         more
     }
 
+    fn owns(&self, endpoint: &Endpoint, at: Timestamp) -> bool {
+        let WorkerOptions { partition, arm, .. } = self.options;
+        partition.owns(endpoint.id, at) && arm.owns(endpoint.id, endpoint.interval, at)
+    }
+
     fn start(
         &mut self,
         Due {
@@ -391,7 +403,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         let Some(endpoint) = self.endpoints.get(&id) else {
             return;
         };
-        if !self.options.partition.owns(id, scheduled_at) {
+        if !self.owns(endpoint, scheduled_at) {
             return;
         }
         let is_late = self.time.now().since(scheduled_at) > LAG_MAX;

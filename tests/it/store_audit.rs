@@ -8,6 +8,8 @@ use watcher::store::timescale::{Audit, AuditWindow, Timescale};
 
 use crate::support::database::{TestDatabase, number};
 
+mod arms;
+
 /// A database with two endpoints every 10 s (so 6 ticks a minute each), known since an hour before minute 0.
 struct Scene {
     database: TestDatabase,

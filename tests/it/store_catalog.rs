@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::Client;
 use watcher::config::{EndpointRow, Problem};
-use watcher::domain::{AgentIdentity, EndpointId, Partition, Timestamp};
+use watcher::domain::{AgentIdentity, Arm, EndpointId, Partition, Timestamp};
 use watcher::store::timescale::{
     ChangeListener, Changes, ConnectError, Cursor, Database, EndpointProblem, Gap, Timescale,
     Usage, wait_until_ready,
@@ -291,7 +291,7 @@ fn identity(name: &str) -> Arc<AgentIdentity> {
 fn session(name: &str, partition: Partition, ago: u64) -> Session {
     Session {
         agent: identity(name),
-        arm: "default".into(),
+        arm: Arm::label("default"),
         partition,
         started: before(ago),
     }
@@ -498,8 +498,7 @@ async fn gaps_of_endpoints_and_problems_that_have_passed_are_kept_once() {
     for _ in 0..2 {
         store
             .record_gaps(
-                &identity("a"),
-                Partition::ALL,
+                &session("a", Partition::ALL, 200),
                 &[gap(1), whole.clone(), gap(2)],
             )
             .await
@@ -652,7 +651,7 @@ async fn gaps_usage_and_the_clock_are_recorded() {
         detail: Some("why".into()),
     };
     store
-        .record_gaps(&identity("a"), Partition::ALL, &all.map(gap))
+        .record_gaps(&session("a", Partition::ALL, 200), &all.map(gap))
         .await
         .unwrap();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use watcher::config::Problem;
-use watcher::domain::{AgentIdentity, Batch, EndpointId, Partition, Sample, Timestamp};
+use watcher::domain::{AgentIdentity, Arm, Batch, EndpointId, Partition, Sample, Timestamp};
 use watcher::store::timescale::{Gap, SampleWriter, schema_state};
 use watcher::store::{GapReason, HeldRemoval, SampleStore, Session, WritePath};
 
@@ -37,7 +37,7 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
     // Its work.
     let session = Session {
         agent: identity("a"),
-        arm: "default".into(),
+        arm: Arm::label("default"),
         partition: Partition::ALL,
         started: now(),
     };
@@ -67,8 +67,7 @@ async fn an_agent_may_do_its_work_and_nothing_else() {
         .unwrap();
     store
         .record_gaps(
-            &session.agent,
-            Partition::ALL,
+            &session,
             &[None, Some(EndpointId(1))].map(|endpoint| Gap {
                 endpoint,
                 from: now(),
@@ -164,7 +163,7 @@ async fn an_agent_sees_and_changes_only_its_own_rows() {
     let other = Login::new(&database, "other", "watcher_agent").await;
     let session = |name| Session {
         agent: identity(name),
-        arm: "default".into(),
+        arm: Arm::label("default"),
         partition: Partition::ALL,
         started: now(),
     };
@@ -252,6 +251,7 @@ async fn a_reader_reads_the_views_and_nothing_else() {
         "rate_cards",
         "settings",
         "answered_for",
+        "answered_ticks",
         "audit_horizon",
     ] {
         assert_eq!(

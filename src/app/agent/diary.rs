@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::app::up::DEATH_HORIZON;
-use crate::domain::{AgentIdentity, Partition, Timestamp};
+use crate::domain::{AgentIdentity, Arm, Partition, Timestamp};
 use crate::pipeline::Gap;
 use crate::store::timescale::{self, SessionId, Timescale};
 use crate::store::{GapReason, Session};
@@ -30,6 +30,9 @@ pub(super) struct Entry {
     name: String,
     location: String,
     arm: String,
+    /// Those that share the ticks; none in a file of a release that knew of none.
+    #[serde(default)]
+    arms: Vec<String>,
     partition: (u32, u32),
     started_us: i64,
     /// When it was last known to live.
@@ -59,7 +62,13 @@ impl Entry {
             id: None,
             name: session.agent.name.to_string(),
             location: session.agent.location.to_string(),
-            arm: session.arm.to_string(),
+            arm: session.arm.name().to_owned(),
+            arms: session
+                .arm
+                .arms()
+                .iter()
+                .map(|arm| arm.to_string())
+                .collect(),
             partition: (session.partition.index(), session.partition.count()),
             started_us: session.started.as_micros(),
             seen_us: session.started.as_micros(),
@@ -107,7 +116,7 @@ impl Entry {
         };
         let session = Session {
             agent: Arc::new(agent.clone()),
-            arm: self.arm.as_str().into(),
+            arm: Arm::new(&self.arm, &self.arms).unwrap_or_else(|_| Arm::label(&self.arm)),
             partition,
             started: Timestamp::from_micros(self.started_us),
         };
@@ -120,7 +129,7 @@ impl Entry {
         store.note_unheard(&session, heard, ended).await?;
         let gaps: Vec<_> = self.gaps.iter().filter_map(WrittenGap::row).collect();
         if !gaps.is_empty() {
-            store.record_gaps(&agent, partition, &gaps).await?;
+            store.record_gaps(&session, &gaps).await?;
         }
         match self.stopped_us {
             Some(stopped) => store.end_session(id, Timestamp::from_micros(stopped)).await,
@@ -281,7 +290,7 @@ mod tests {
                 name: "n/0".into(),
                 location: "l".into(),
             }),
-            arm: "default".into(),
+            arm: Arm::label("default"),
             partition: Partition::ALL,
             started: Timestamp::from_millis(started),
         }

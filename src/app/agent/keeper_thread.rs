@@ -20,7 +20,7 @@ use crate::app::source::{Ledger, TableSource};
 use crate::config::args::{AgentArgs, AgentSettings};
 use crate::config::resolve::{self, CheckCache};
 use crate::config::secret::ProcessSecrets;
-use crate::domain::{AgentIdentity, Timestamp};
+use crate::domain::{AgentIdentity, Arm, Timestamp};
 use crate::pipeline::buffer::SampleBuffer;
 use crate::pipeline::catalog::{
     Catalog, CatalogMemory, Forgetful, RemovalOptions, Resolve, WorkerGone,
@@ -46,6 +46,7 @@ const SAY_UNSAVED: Duration = Duration::from_secs(1);
 /// All that the thread needs.
 pub(super) struct KeeperThread {
     pub(super) args: AgentArgs,
+    pub(super) arm: Arm,
     pub(super) agent: Arc<AgentIdentity>,
     pub(super) database: Timescale,
     pub(super) buffer: SampleBuffer,
@@ -78,6 +79,7 @@ impl KeeperThread {
     async fn serve(self) -> Result<bool, AgentError> {
         let Self {
             args,
+            arm,
             agent,
             database,
             buffer,
@@ -137,14 +139,14 @@ impl KeeperThread {
                 let loaded = load(&mut catalog, &mut source, &mut resolve, &commands, found).await?;
                 let of = |started| Session {
                     agent: agent.clone(),
-                    arm: args.agent.arm.as_str().into(),
+                    arm: arm.clone(),
                     partition: args.partition,
                     started,
                 };
                 let diaries = args.agent.folder().map(|folder| Diaries::open(folder, args.partition));
                 let running = Running::begin(&database, of, diaries, buffer.clone(), catalog.heard(), !loaded).await;
                 let started = running.session().started;
-                tracing::info!(partition = %args.partition, endpoints = catalog.probed(), "probing");
+                tracing::info!(partition = %args.partition, arm = arm.name(), endpoints = catalog.probed(), "probing");
                 commands.send(Command::Begin(started)).await.map_err(|_| WorkerGone)?;
                 catalog.begun(started);
                 Ok::<_, WorkerGone>(running)

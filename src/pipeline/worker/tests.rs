@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::domain::{
-    Auth, Check, Connection, DnsMode, Grid, HttpCheck, HttpVersion, Interval, IpFamily, Outcome,
-    Reason, StatusRanges, Target, TlsSettings,
+    Arm, Auth, Check, Connection, DnsMode, Grid, HttpCheck, HttpVersion, Interval, IpFamily,
+    Outcome, Reason, StatusRanges, Target, TlsSettings,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -125,6 +125,7 @@ impl Default for Harness {
         Self {
             options: WorkerOptions {
                 partition: Partition::ALL,
+                arm: ArmShare::ALL,
                 in_flight_max: 1_000,
                 in_flight_per_host: None,
                 error_max: None,
@@ -247,6 +248,41 @@ async fn two_partitions_take_every_tick_exactly_once() {
         }
         .run(|_| seconds(31.0));
         all.extend(run.await.samples);
+    }
+    for (id, got) in by_endpoint(&all) {
+        assert_eq!(
+            got,
+            ticks(id, 5, START, START.plus(Duration::from_secs(31))),
+            "endpoint {id}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn arms_take_every_tick_exactly_once_also_those_that_a_stop_cuts_off() {
+    let arms = ["a", "b", "c"].map(str::to_owned);
+    let mut all = Vec::new();
+    for name in &arms {
+        let harness = Harness::default();
+        let arm = Arm::new(name, &arms).unwrap().share();
+        let run = Harness {
+            options: WorkerOptions {
+                arm,
+                in_flight_max: 3,
+                ..harness.options.clone()
+            },
+            // Most ticks find no room, and the last are under way at the stop.
+            takes: Duration::from_secs(4),
+            ..harness
+        }
+        .run(|_| seconds(31.0))
+        .await;
+        assert!(
+            run.samples
+                .iter()
+                .any(|s| s.reason == Some(Reason::Skipped(SkipReason::Shutdown)))
+        );
+        all.extend(run.samples);
     }
     for (id, got) in by_endpoint(&all) {
         assert_eq!(

@@ -52,7 +52,13 @@ impl Timescale {
             transaction
                 .execute(
                     include_str!("problem_delete.sql"),
-                    &[&endpoint.0, &&*agent.location, &fields, &messages],
+                    &[
+                        &endpoint.0,
+                        &&*agent.location,
+                        &fields,
+                        &messages,
+                        &&*agent.name,
+                    ],
                 )
                 .await?;
             transaction.commit().await

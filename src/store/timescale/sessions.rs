@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp as Instant;
 
 use super::{Error, Timescale};
-use crate::domain::{AgentIdentity, EndpointId, Partition, Timestamp};
+use crate::domain::{AgentIdentity, Arm, EndpointId, Partition, Timestamp};
 use crate::store::{GapReason, Session};
 
 /// A session of another share that has been silent for longer than this is taken for dead by one that starts.
@@ -64,6 +64,8 @@ impl Timescale {
         let started = instant(session.started);
         let stale = instant(session.started.minus(SILENT_MAX));
         let horizon = seconds(horizon);
+        let arms: Vec<&str> = session.arm.arms().iter().map(|arm| &**arm).collect();
+        let arms = (!arms.is_empty()).then_some(arms);
         self.run("start this agent's session", async |client| {
             let row = client
                 .query_one(
@@ -77,14 +79,25 @@ impl Timescale {
                         &started,
                         &stale,
                         &horizon,
-                        &&*session.arm,
+                        &session.arm.name(),
                         &late,
+                        &arms,
                     ],
                 )
                 .await?;
-            row.try_get(0).map(SessionId)
+            Ok((SessionId(row.try_get(0)?), row.try_get::<_, Option<String>>(1)?))
         })
         .await
+        .map(|(id, others)| {
+            if let Some(others) = others {
+                tracing::warn!(
+                    others,
+                    ours = arms.as_ref().map(|arms| arms.join(",")),
+                    "agents of this location divide the ticks otherwise (WATCHER_ARMS): some ticks are probed twice, or by nobody"
+                );
+            }
+            id
+        })
     }
 
     /// Says that the session lives at `now`: every few seconds; and that what was due before `unsaved_since` is saved. One
@@ -169,6 +182,7 @@ impl Timescale {
             return Ok(());
         }
         let (index, count) = share(session.partition);
+        let (arm, arms) = arm_share(&session.arm);
         let (began, heard) = (instant(session.started), instant(heard));
         self.run("name changes that were not heard of", async |client| {
             client
@@ -182,6 +196,8 @@ impl Timescale {
                         &began,
                         &heard,
                         &instant(ended),
+                        &arm,
+                        &arms,
                     ],
                 )
                 .await
@@ -190,14 +206,11 @@ impl Timescale {
         .map(drop)
     }
 
-    /// Records spans in which ticks of this share left no row. All or none; repeating it changes nothing.
-    pub async fn record_gaps(
-        &self,
-        agent: &AgentIdentity,
-        partition: Partition,
-        gaps: &[Gap],
-    ) -> Result<(), Error> {
-        let (index, count) = share(partition);
+    /// Records spans in which ticks of this session left no row. All or none; repeating it changes nothing.
+    pub async fn record_gaps(&self, session: &Session, gaps: &[Gap]) -> Result<(), Error> {
+        let agent = &session.agent;
+        let (index, count) = share(session.partition);
+        let (arm, arms) = arm_share(&session.arm);
         self.run("record gaps", async |client| {
             let transaction = client.transaction().await?;
             let statement = transaction
@@ -214,7 +227,16 @@ impl Timescale {
                 transaction
                     .execute(
                         include_str!("endpoint_gap_insert.sql"),
-                        &[ids, from, to, reasons, &&*agent.name, &&*agent.location],
+                        &[
+                            ids,
+                            from,
+                            to,
+                            reasons,
+                            &&*agent.name,
+                            &&*agent.location,
+                            &arm,
+                            &arms,
+                        ],
                     )
                     .await?;
             }
@@ -234,6 +256,8 @@ impl Timescale {
                             &gap.reason.label(),
                             &samples,
                             &gap.detail,
+                            &arm,
+                            &arms,
                         ],
                     )
                     .await?;
@@ -274,6 +298,12 @@ pub(super) fn share(partition: Partition) -> (i32, i32) {
         partition.index().cast_signed(),
         partition.count().cast_signed(),
     )
+}
+
+fn arm_share(arm: &Arm) -> (i32, i32) {
+    let share = arm.share();
+    // At most ARMS_MAX.
+    (share.index().cast_signed(), share.count().cast_signed())
 }
 
 /// As a parameter; an instant that jiff cannot hold becomes the last or first that it can.
