@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod check_config;
+pub mod compare;
 pub mod endpoints;
 pub mod exit;
 pub mod health;
@@ -47,6 +48,8 @@ enum Command {
     Probe(Box<probe::Args>),
     /// Account for every due probe: exit 1 if any is missing or doubled
     Audit(audit::Args),
+    /// What two arms measured at the same endpoints, and how sure the difference is
+    Compare(compare::Args),
     /// What the endpoints need of cores, memory and disk, by what was measured; exit 1 when a limit is met
     Plan(plan::Args),
     /// Check the environment and, if named, a file of endpoints; exit 64 when anything is wrong
@@ -89,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => block_on(endpoints::run(args)),
         Command::Probe(args) => block_on(probe::run(*args)),
         Command::Audit(args) => block_on(audit::run(args)),
+        Command::Compare(args) => block_on(compare::run(args)),
         Command::Plan(args) => block_on(plan::run(args)),
         Command::CheckConfig(args) => block_on(check_config::run(args)),
         Command::Target(args) => block_on(target::run(args)),

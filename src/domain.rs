@@ -10,6 +10,7 @@ pub mod batch;
 pub mod capacity;
 pub mod check;
 pub mod clock;
+pub mod compare;
 pub mod endpoint;
 pub mod grid;
 pub mod network;

@@ -65,7 +65,8 @@ impl FromStr for Edge {
 }
 
 impl Edge {
-    fn from(self, end: Instant) -> Instant {
+    /// The instant, by the end of the window.
+    pub(super) fn from(self, end: Instant) -> Instant {
         match self {
             Self::At(at) => at,
             Self::Before(before) => end.checked_sub(before).unwrap_or(Instant::MIN),
@@ -95,7 +96,15 @@ async fn audit(store: &Timescale, args: &Args) -> anyhow::Result<ExitCode> {
     let (until, since_from) = match args.until {
         Some(edge) => (edge.from(now), edge.from(now)),
         // The last ten minutes are those before now, of which the very last are not judged yet.
-        None => (instant(store.audit_horizon().await.map_err(advised)?), now),
+        None => (
+            instant(
+                store
+                    .audit_horizon()
+                    .await
+                    .map_err(advised("the audit failed"))?,
+            ),
+            now,
+        ),
     };
     // To the microsecond, as it is audited.
     let since = instant(Timestamp::from_micros(
@@ -110,10 +119,19 @@ async fn audit(store: &Timescale, args: &Args) -> anyhow::Result<ExitCode> {
         until: Timestamp::from_micros(until.as_microsecond()),
     };
     let (audit, endpoints) = if args.endpoints {
-        let (audit, endpoints) = store.audit_endpoints(window).await.map_err(advised)?;
+        let (audit, endpoints) = store
+            .audit_endpoints(window)
+            .await
+            .map_err(advised("the audit failed"))?;
         (audit, Some(endpoints))
     } else {
-        (store.audit(window).await.map_err(advised)?, None)
+        (
+            store
+                .audit(window)
+                .await
+                .map_err(advised("the audit failed"))?,
+            None,
+        )
     };
     print(|out| {
         if args.json {
@@ -143,21 +161,23 @@ fn instant(at: Timestamp) -> Instant {
     Instant::from_microsecond(at.as_micros()).unwrap_or(Instant::MAX)
 }
 
-/// The error with what to do about it.
-fn advised(error: Error) -> anyhow::Error {
-    let advice = match &error {
-        error if error.is_missing_privilege() => {
-            "this user may not read samples; set WATCHER_ADMIN_DATABASE_URL to the owner's"
+/// The error with what to do about it, else with what it ended.
+pub(super) fn advised(otherwise: &'static str) -> impl Fn(Error) -> anyhow::Error {
+    move |error| {
+        let advice = match &error {
+            error if error.is_missing_privilege() => {
+                "this user may not read samples; set WATCHER_ADMIN_DATABASE_URL to the owner's"
+            }
+            error if error.is_missing_schema() => {
+                "the schema is missing or older than this release; run watcher migrate"
+            }
+            _ => otherwise,
+        };
+        match error {
+            // Not ready, rather than a fault: told by its type.
+            Error::Connect(error) => error.into(),
+            error => anyhow::Error::from(error).context(advice),
         }
-        error if error.is_missing_schema() => {
-            "the schema is missing or older than this release; run watcher migrate"
-        }
-        _ => "the audit failed",
-    };
-    match error {
-        // Not ready, rather than a fault: told by its type.
-        Error::Connect(error) => error.into(),
-        error => anyhow::Error::from(error).context(advice),
     }
 }
 

@@ -7,6 +7,7 @@
 mod audit;
 mod catalog;
 mod clock;
+mod compare;
 mod connect;
 mod copy;
 pub mod endpoints;
@@ -38,6 +39,7 @@ use crate::domain::Secret;
 pub use audit::{Audit, AuditWindow, EndpointAudit};
 pub use catalog::{Changes, Cursor};
 pub use clock::ClockOffset;
+pub use compare::{ArmRows, CompareQuery, Compared, Probes};
 pub use connect::{ConnectError, Connection, Database};
 pub use copy::{Encoded, RowEncoder};
 pub use listen::ChangeListener;
