@@ -131,7 +131,7 @@ impl Timescale {
                 .start()
                 .await?;
             transaction
-                .batch_execute(include_str!("audit_session.sql"))
+                .batch_execute(include_str!("compare_session.sql"))
                 .await?;
             let parameters: [&(dyn ToSql + Sync); 9] = [
                 &a,
