@@ -478,7 +478,14 @@ mod tests {
             .get_arguments()
             .filter_map(|arg| arg.get_env()?.to_str());
         let missing: Vec<_> = variables.filter(|name| !env.contains_key(name)).collect();
-        assert_eq!(missing, ["WATCHER_SPOOL_DIR", "WATCHER_DENY_ADDRESSES"]);
+        assert_eq!(
+            missing,
+            [
+                "WATCHER_SPOOL_DIR",
+                "WATCHER_MAX_ERROR",
+                "WATCHER_DENY_ADDRESSES"
+            ]
+        );
         assert_eq!(
             duration(&env["WATCHER_BATCH_AGE"]),
             Ok(Duration::from_millis(250))
