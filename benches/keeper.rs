@@ -1,6 +1,6 @@
 //! What one keeper stores a second: the real keeper with its writer, into the real table.
 //!
-//! `cargo bench --bench keeper -- --url postgres://… [--rows 500000] [--batch-rows 5000]` lets a keeper connect, fills its
+//! `cargo bench --bench keeper -- --url postgres://… [--rows 500000] [--batch-rows 10000]` lets a keeper connect, fills its
 //! buffer with the samples of plain probes, closes it, and times how long the keeper takes to see all of them into
 //! `metrics` of a migrated, empty database. scripts/bench runs it beside `psql \copy` of the same rows into the same
 //! table, whose own clock leaves out connecting too.
@@ -37,7 +37,7 @@ fn main() {
     let number =
         |name: &str, default: usize| value(name).map_or(default, |n| n.parse().expect("a number"));
     let rows = number("--rows", 500_000);
-    let batch_rows = number("--batch-rows", 5_000);
+    let batch_rows = number("--batch-rows", 10_000);
     let buffer = SampleBuffer::new(rows, batch_rows);
     let database = Database::from_url(&Secret::new(url)).expect("--url is a database's");
     let options = KeeperOptions {
