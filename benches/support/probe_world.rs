@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 use watcher::domain::{
     Check, Connection, DnsMode, Endpoint, EndpointId, HttpCheck, HttpVersion, Interval, IpFamily,
-    StatusRanges, Target, Timestamp, TlsSettings,
+    Sample, StatusRanges, Target, Timestamp, TlsSettings,
 };
 use watcher::net::policy::PolicyOptions;
 use watcher::probe::matcher::{MatchThread, Matcher, MatcherOptions};
@@ -144,8 +144,12 @@ impl Probes {
 
     /// One probe; it must pass.
     pub(crate) async fn probe(&self, endpoint: &Endpoint) {
-        let now = Timestamp::from_millis(0);
-        let sample = self.prober.probe(endpoint, now, now).await;
+        let sample = self.sample(endpoint, Timestamp::from_millis(0)).await;
         assert_eq!(sample.reason, None, "{sample:?}");
+    }
+
+    /// One probe, whatever comes of it.
+    pub(crate) async fn sample(&self, endpoint: &Endpoint, now: Timestamp) -> Sample {
+        self.prober.probe(endpoint, now, now).await
     }
 }

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 
+import figures
 import report
 import world
 from measure import Bench
@@ -33,8 +34,8 @@ PLAN = [
     ("capacity", "1 KiB, new connection, 0.65 x the floor's rate", "agent", lambda b: b.at_share(0.65)),
     ("capacity", "1 KiB, new connection, 2 x what the core can do", "agent", lambda b: b.at_share(2.0)),
 ]
-NAMES = list(dict.fromkeys(name for name, *_ in PLAN))
-SHORT = [name for name in NAMES if name != "capacity"]
+NAMES = list(dict.fromkeys(name for name, *_ in PLAN)) + figures.NAMES
+SHORT = list(dict.fromkeys(name for name, *_ in PLAN if name != "capacity"))
 
 
 def main():
@@ -67,14 +68,18 @@ def main():
         nginx = Nginx(own if own.exists() else "nginx", asked.work)
         bench = Bench(asked.work, asked.peers, database, nginx, asked.seconds)
         results = run(bench, [step for step in PLAN if step[0] in wanted], asked.repeat)
+        figured = figures.run(bench, wanted, asked.repeat)
     finally:
         if nginx:
             nginx.process.stop()
         database.stop()
     facts = world.machine() | {"seconds": asked.seconds, "repeat": asked.repeat}
-    print(report.table(facts, results))
+    if results:
+        print(report.table(facts, results))
+    if figured:
+        print(figures.table(facts, figured))
     if asked.json:
-        asked.json.write_text(json.dumps({"machine": facts, "results": results}, indent=1) + "\n")
+        asked.json.write_text(json.dumps({"machine": facts, "results": results, "figures": figured}, indent=1) + "\n")
     if asked.plot:
         report.plot(asked.plot, results, asked.peers / "python")
     return 0

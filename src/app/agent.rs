@@ -71,6 +71,7 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> AgentError {
 
 /// Runs until told to stop. `Ok(true)` when all samples were saved.
 pub fn run(args: &AgentArgs) -> Result<bool, AgentError> {
+    machine::use_small_pages();
     let settings = &args.agent;
     let arm = settings.arm().map_err(AgentError::Config)?;
     let database_url = env::database_url().map_err(AgentError::Config)?;

@@ -35,6 +35,13 @@ pub fn in_flight_max(asked: usize, descriptors: u64) -> usize {
     max
 }
 
+/// Keeps this process to small pages. The allocator asks for huge ones, and then what a probe under way has reserved but
+/// never touches is resident all the same: 34 KB a probe instead of 20.
+pub fn use_small_pages() {
+    // Where the kernel has no such pages, there is nothing to do.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// Lets the calling thread yield to the probe thread.
 pub fn lower_priority() {
     // Linux takes a thread's id here. Not being allowed to is no harm.

@@ -102,7 +102,7 @@ pub struct AgentSettings {
     #[arg(long, env = "WATCHER_IN_FLIGHT_PER_HOST", value_name = "N", value_parser = at_least_one)]
     pub in_flight_per_host: Option<usize>,
     /// Rows of a batch at most
-    #[arg(long, env = "WATCHER_BATCH_ROWS", default_value_t = 5_000, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, env = "WATCHER_BATCH_ROWS", default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
     pub batch_rows: usize,
     /// A sample waits no longer than this for its batch to fill
     #[arg(long, env = "WATCHER_BATCH_AGE", default_value = "1s", value_name = "TIME", value_parser = duration)]

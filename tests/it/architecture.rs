@@ -25,6 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("deadpool_postgres", &["store"]),
     ("hickory_resolver", &["net"]),
     ("fancy_regex", &["domain"]),
+    ("hashbrown", &["domain"]),
     ("hyper", &["api", "probe", "target"]),
     ("metrics", &["telemetry"]),
     ("refinery", &["store"]),

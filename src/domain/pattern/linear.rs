@@ -9,6 +9,7 @@ use regex_syntax::hir::{Hir, HirKind};
 use super::{BudgetSpent, PatternError};
 
 mod stepped;
+mod tame;
 
 use stepped::{Stepped, Undecided};
 
@@ -37,6 +38,10 @@ const UNSTEPPABLE_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Linear {
     regex: Regex,
     stepped: OnceLock<Option<Stepped>>,
+    /// No body makes it expensive, but for one that is not ASCII where `ascii_only`.
+    tame: OnceLock<bool>,
+    /// Its lazy DFA gives bodies up that are not ASCII: Unicode's `\b`.
+    ascii_only: bool,
     /// Places in the pattern at which a byte or character may be consumed, each repetition counted.
     positions: u64,
     nanos_per_byte: u64,
@@ -74,6 +79,8 @@ impl Linear {
         Ok(Self {
             regex,
             stepped: OnceLock::new(),
+            tame: OnceLock::new(),
+            ascii_only: hir.properties().look_set().contains_word_unicode(),
             positions,
             nanos_per_byte,
         })
@@ -94,6 +101,13 @@ impl Linear {
         if worst_case <= UNSTEPPED_MAX {
             return Ok(self.regex.is_match(body));
         }
+        // Looked into when first needed: it takes milliseconds, and this is the match thread.
+        let is_tame = || tame::is_tame(self.regex.as_str(), self.positions);
+        // Not ASCII under Unicode's \b: most such searches end in a hundredth of the worst case.
+        let is_apt = || !self.ascii_only || worst_case <= UNSTEPPABLE_MAX || body.is_ascii();
+        if *self.tame.get_or_init(is_tame) && is_apt() {
+            return Ok(self.regex.is_match(body));
+        }
         let stepped = self
             .stepped
             .get_or_init(|| Stepped::compile(self.regex.as_str(), self.positions));
@@ -103,7 +117,6 @@ impl Linear {
         {
             Some(Ok(matched)) => Ok(matched),
             Some(Err(Undecided::Spent)) => Err(BudgetSpent),
-            // Unicode's \b on a body that is not ASCII: most such searches end in a hundredth of the worst case.
             Some(Err(Undecided::Unsteppable)) | None if worst_case <= UNSTEPPABLE_MAX => {
                 Ok(self.regex.is_match(body))
             }

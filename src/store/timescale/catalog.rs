@@ -94,7 +94,7 @@ impl Timescale {
         self.run("look for changed endpoints", async |client| {
             // Before the look: a failover in between is seen by the next one.
             if let Some(before) = &since.server
-                && server::look(&***client).await?.may_lack_what(before)
+                && server::look_again(client).await?.may_lack_what(before)
             {
                 return Ok(Changes::Reload);
             }

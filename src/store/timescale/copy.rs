@@ -15,6 +15,8 @@ const COLUMNS: i16 = 25;
 const PG_EPOCH_US: i64 = 946_684_800_000_000;
 /// A row without detail has about this many bytes.
 const ROW_BYTES: usize = 200;
+/// Rows of one piece: some 50 KB. The server is at work on the first while the others are encoded and on their way.
+const PIECE_ROWS: usize = 256;
 
 /// A batch, encoded.
 #[derive(Clone, Debug)]
@@ -48,6 +50,31 @@ impl RowEncoder {
             bytes: out.split().freeze(),
             offsets,
         }
+    }
+
+    /// Encodes a batch piece by piece, each when it is asked for. One after another they are what `encode` gives.
+    pub fn pieces<'a>(&'a mut self, batch: &'a Batch) -> impl Iterator<Item = Bytes> + 'a {
+        let mut rows = batch.samples.chunks(PIECE_ROWS).peekable();
+        let mut begun = false;
+        std::iter::from_fn(move || {
+            let piece = match rows.next() {
+                Some(piece) => piece,
+                None if begun => return None,
+                None => &[],
+            };
+            let out = &mut self.buffer;
+            out.reserve(HEADER.len() + piece.len() * ROW_BYTES + 2);
+            if !std::mem::replace(&mut begun, true) {
+                out.put_slice(HEADER);
+            }
+            for sample in piece {
+                put_row(out, &batch.agent, sample);
+            }
+            if rows.peek().is_none() {
+                out.put_i16(-1);
+            }
+            Some(out.split().freeze())
+        })
     }
 }
 
@@ -175,5 +202,23 @@ mod tests {
             assert_eq!(encoded.bytes[*start..start + 2], COLUMNS.to_be_bytes());
         }
         assert_eq!(encoded.bytes[encoded.offsets[3]..], [0xff, 0xff]);
+    }
+
+    #[test]
+    fn pieces_are_the_whole() {
+        let agent = Arc::new(AgentIdentity {
+            name: "a".into(),
+            location: "l".into(),
+        });
+        for rows in [0, 1, 255, 256, 257, 512, 1_000] {
+            let sample = |id| Sample::new(EndpointId(id), Timestamp::from_millis(id));
+            let batch = Batch {
+                agent: agent.clone(),
+                samples: (0..rows).map(sample).collect(),
+            };
+            let mut encoder = RowEncoder::default();
+            let pieces: Vec<u8> = encoder.pieces(&batch).flatten().collect();
+            assert_eq!(pieces, encoder.encode(&batch).bytes, "{rows}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Which server answers: after a failover what was acknowledged may be missing, and what is known of it may be wrong.
 
+use deadpool_postgres::Client;
 use tokio_postgres::{Error as PgError, GenericClient, Row};
 
 use super::{Error, Timescale};
@@ -36,6 +37,12 @@ impl Seen {
     }
 }
 
+/// Looks at the server behind a connection of the pool: by a statement that stays prepared, since it comes every second.
+pub(super) async fn look_again(client: &Client) -> Result<Seen, PgError> {
+    let statement = client.prepare_cached(SERVER_SQL).await?;
+    seen(&client.query_one(&statement, &[]).await?)
+}
+
 /// Looks at the server behind a connection.
 pub(super) async fn look(client: &impl GenericClient) -> Result<Seen, PgError> {
     let row = client.query_one(SERVER_SQL, &[]).await?;
@@ -57,7 +64,9 @@ impl Timescale {
     /// the new one. The first look only fills it in.
     pub async fn has_failed_over(&self, last: &mut Option<ServerId>) -> Result<bool, Error> {
         let seen = self
-            .run("look at the server", async |client| look(&***client).await)
+            .run("look at the server", async |client| {
+                look_again(client).await
+            })
             .await?;
         let Some(before) = last else {
             *last = Some(seen.server);

@@ -153,7 +153,6 @@ impl SampleWriter {
             });
         }
         self.ready().await?;
-        let bytes = self.encoder.encode(batch).bytes;
         // Out of self while in use: a caller who drops this future drops the connection with it, in the middle of
         // whatever it was doing.
         let Some(mut ready) = self.connection.take() else {
@@ -161,13 +160,14 @@ impl SampleWriter {
                 source: "not connected".into(),
             });
         };
+        let pieces = self.encoder.pieces(batch);
         let written = match path {
             WritePath::Fast => {
-                let work = ready.write_fast(bytes, self.deadline);
+                let work = ready.write_fast(pieces, self.deadline);
                 in_time(self.deadline, rows, work).await
             }
             WritePath::Tolerant => {
-                let work = ready.write_tolerant(bytes, self.deadline);
+                let work = ready.write_tolerant(pieces, self.deadline);
                 in_time(self.deadline, rows, work).await
             }
         };
@@ -229,17 +229,25 @@ impl SampleWriter {
 impl Ready {
     /// In a transaction, although it is one statement: a COPY by itself is reported complete before its commit, and
     /// only the answer to a COMMIT says that the rows are stored.
-    async fn write_fast(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
+    async fn write_fast(
+        &mut self,
+        pieces: impl Iterator<Item = Bytes>,
+        deadline: Duration,
+    ) -> Result<u64, Failure> {
         let transaction = self.connection.client.transaction().await?;
         if let Some(server) = &self.pooled {
             limit(&transaction, server, deadline).await?;
         }
-        let new = send(transaction.copy_in(&self.copy).await?, bytes).await?;
+        let new = send(transaction.copy_in(&self.copy).await?, pieces).await?;
         transaction.commit().await?;
         Ok(new)
     }
 
-    async fn write_tolerant(&mut self, bytes: Bytes, deadline: Duration) -> Result<u64, Failure> {
+    async fn write_tolerant(
+        &mut self,
+        pieces: impl Iterator<Item = Bytes>,
+        deadline: Duration,
+    ) -> Result<u64, Failure> {
         let transaction = self.connection.client.transaction().await?;
         if let Some(server) = &self.pooled {
             limit(&transaction, server, deadline).await?;
@@ -252,7 +260,7 @@ impl Ready {
                 insert: transaction.prepare(UNSTAGE_SQL).await?,
             }),
         };
-        send(transaction.copy_in(&staging.copy).await?, bytes).await?;
+        send(transaction.copy_in(&staging.copy).await?, pieces).await?;
         let new = transaction.execute(&staging.insert, &[]).await?;
         transaction.commit().await?;
         Ok(new)
@@ -305,9 +313,14 @@ impl SampleStore for SampleWriter {
     }
 }
 
-async fn send(sink: tokio_postgres::CopyInSink<Bytes>, bytes: Bytes) -> Result<u64, PgError> {
+async fn send(
+    sink: tokio_postgres::CopyInSink<Bytes>,
+    pieces: impl Iterator<Item = Bytes>,
+) -> Result<u64, PgError> {
     let mut sink = std::pin::pin!(sink);
-    sink.send(bytes).await?;
+    for piece in pieces {
+        sink.send(piece).await?;
+    }
     sink.finish().await
 }
 
