@@ -21,20 +21,30 @@ class Trouble(Exception):
 
 
 class Process:
-    """A child on given cores, with its log."""
+    """A child on given cores, with its log. A prompt one goes before all others that want the
+    core, and before those less prompt."""
 
-    def __init__(self, name, command, folder, cores=REST, env=None):
+    def __init__(self, name, command, folder, cores=REST, env=None, stdin=subprocess.DEVNULL, prompt=0):
         self.name = name
         self.log = folder / f"{name}.log"
+
+        def placed():
+            os.sched_setaffinity(0, cores)
+            if prompt:
+                try:
+                    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(prompt))
+                except PermissionError:
+                    os.nice(-20 if os.getuid() == 0 else 0)
+
         with open(self.log, "wb") as log:
             self.child = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=env,
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
+                preexec_fn=placed,
             )
 
     def cpu(self):
@@ -90,8 +100,8 @@ def wait_for(what, process, ready, seconds=60):
     raise Trouble(f"{what}: not after {seconds} s; see {process.log}")
 
 
-def answers(port):
-    with socket.create_connection(("127.0.0.1", port), 1):
+def answers(port, host="127.0.0.1"):
+    with socket.create_connection((host, port), 1):
         return True
 
 
@@ -141,8 +151,8 @@ http {{
         return int(numbers[2])
 
 
-def certificates(root):
-    """An authority and a server certificate for 127.0.0.1."""
+def certificates(root, names="DNS:localhost,IP:127.0.0.1"):
+    """An authority and a server certificate."""
     ca = root / "ca.pem"
     if (root / "server.pem").exists():
         return ca
@@ -155,7 +165,7 @@ def certificates(root):
             "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca.key", "-out", "ca.pem")
     openssl("req", "-new", *curve, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
     (root / "server.ext").write_text(
-        "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        f"basicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName={names}\n")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-days", "3650", "-extfile", "server.ext", "-out", "server.pem")
     return ca
@@ -164,11 +174,15 @@ def certificates(root):
 class Database:
     """A TimescaleDB of the bench's own."""
 
-    def __init__(self, script):
-        self.script = str(script)
+    def __init__(self, script, nice=0):
+        self.script, self.nice = str(script), nice
 
     def start(self):
-        subprocess.run([self.script, "start"], check=True, preexec_fn=lambda: os.sched_setaffinity(0, REST))
+        def placed():
+            os.sched_setaffinity(0, REST)
+            os.nice(self.nice)
+
+        subprocess.run([self.script, "start"], check=True, preexec_fn=placed)
 
     def stop(self):
         subprocess.run([self.script, "stop"], check=False)
