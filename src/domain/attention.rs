@@ -102,9 +102,16 @@ const SLEEP_UNREAD_MAX: Duration = Duration::from_micros(250);
 /// A turn that slept less than this hardly slept: its events may have been handed on by the turn before.
 const NAP: Duration = Duration::from_micros(100);
 
+/// Turns remembered: the answer of a name server is seldom more of them away.
+const LATE_TURNS: usize = 256;
+/// What is asked through tasks of somebody else leaves some turns after it was asked for...
+const TURNS_TO_ASK: u64 = 2;
+/// ...and its answer is handed on through so many: the task that reads it, the one that waits for that, the probe.
+const TURNS_TO_HEAR: u64 = 3;
+
 /// The turns of one thread's loop, fed by its callbacks. A turn begins when events come in, and ends when the thread
 /// asks for more, which takes as long as there are none. All times are since a fixed point of the monotonic clock.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Turns {
     turn: u64,
     began: Duration,
@@ -116,12 +123,29 @@ pub struct Turns {
     overslept: Duration,
     /// All of that sleep.
     asleep: Duration,
-    /// Work and what was overslept, of all turns before this one.
-    busy: Duration,
+    /// Work before and what was overslept, of the last turns, each at its number modulo their count.
+    late: [Duration; LATE_TURNS],
     /// The thread should run again at this time, at the latest.
     wake_by: Option<Duration>,
     lost: Lost,
     waited: Duration,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            turn: 0,
+            began: Duration::ZERO,
+            asked: Duration::ZERO,
+            worked: Duration::ZERO,
+            overslept: Duration::ZERO,
+            asleep: Duration::ZERO,
+            late: [Duration::ZERO; LATE_TURNS],
+            wake_by: None,
+            lost: Lost::default(),
+            waited: Duration::ZERO,
+        }
+    }
 }
 
 impl Turns {
@@ -159,7 +183,7 @@ impl Turns {
                 self.lost.held_up += worked.saturating_sub(meanwhile);
             }
         }
-        self.busy += worked + overslept;
+        let late = worked + overslept;
         if asleep < NAP {
             overslept += self.overslept;
         }
@@ -171,6 +195,7 @@ impl Turns {
         self.overslept = overslept;
         self.worked = worked;
         self.turn += 1;
+        self.late[self.turn as usize % LATE_TURNS] = late;
         self.began = now;
     }
 
@@ -195,9 +220,20 @@ impl Turns {
         self.lost
     }
 
-    /// What the thread did since its watch began, or may have slept too long; with what it has done of this turn at `now`.
-    pub fn busy(&self, now: Duration) -> Duration {
-        self.busy + now.saturating_sub(self.began)
+    /// What the agent may have added, up to `now`, to a question that was asked in turn `asked` and passed through tasks that
+    /// nobody watched, as did its answer: the turns that each may have waited for. Between them the answer was awaited.
+    pub fn unseen(&self, asked: u64, now: Duration) -> Duration {
+        let heard = self.turn.saturating_sub(TURNS_TO_HEAR).max(asked);
+        let left = (asked + TURNS_TO_ASK).min(heard);
+        let oldest = self.turn.saturating_sub(LATE_TURNS as u64 - 1);
+        let longest = || self.late.iter().max().copied().unwrap_or_default();
+        let late = |turn: u64| match turn < oldest {
+            true => longest(),
+            false => self.late[turn as usize % LATE_TURNS],
+        };
+        let asking: Duration = (asked + 1..=left).map(late).sum();
+        let hearing: Duration = (heard + 1..=self.turn).map(late).sum();
+        asking + hearing + now.saturating_sub(self.began)
     }
 
     /// Which turn this is.

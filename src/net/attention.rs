@@ -145,10 +145,10 @@ pub fn lost_now() -> Option<Lost> {
     })
 }
 
-/// Time since the watch began in which this thread was at work, or may have been late to wake. `None` where it is not
-/// watched.
-pub fn busy() -> Option<Duration> {
-    with(|watch| watch.turns.busy(watch.base.elapsed()))
+/// What this thread may have added to a question that was asked in turn `asked` and passed through tasks that are not
+/// watched. `None` where the thread is not.
+pub fn unseen(asked: u64) -> Option<Duration> {
+    with(|watch| watch.turns.unseen(asked, watch.base.elapsed()))
 }
 
 /// Whether the kernel tells this thread's run delay: without it there is no bound on what it adds.

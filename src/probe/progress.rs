@@ -33,9 +33,9 @@ pub(super) struct Progress {
     took: Cell<Duration>,
     /// What the agent may have added; absent until the end, and where the thread is not watched.
     error: Cell<Option<Duration>>,
-    /// How busy the thread had been when the phase under way began, and what that may have added to finished phases whose
-    /// events are not the probe's own to see.
-    busy_at_phase: Cell<Duration>,
+    /// The turn in which a name was asked for, and what the thread may have added to that, whose events are not the
+    /// probe's own to see.
+    asked_in: Cell<u64>,
     unseen: Cell<Duration>,
     phase: Cell<Phase>,
     /// When the phase under way began; absent between phases.
@@ -63,7 +63,7 @@ impl Progress {
             lost_at_phase: Cell::new(lost),
             error: Cell::default(),
             took: Cell::default(),
-            busy_at_phase: Cell::default(),
+            asked_in: Cell::default(),
             unseen: Cell::default(),
             phase: Cell::new(Phase::Resolve),
             since: Cell::default(),
@@ -123,8 +123,8 @@ impl Progress {
         self.phase.set(phase);
         self.since.set(Some(now));
         if phase == Phase::Resolve {
-            self.busy_at_phase
-                .set(attention::busy().unwrap_or_default());
+            self.asked_in
+                .set(attention::turn_number().unwrap_or_default());
         }
         if let Some(lost) = attention::lost() {
             self.lost_at_phase.set(lost);
@@ -228,9 +228,8 @@ impl Progress {
         };
         if self.phase.get() == Phase::Resolve {
             // Questions and answers pass through tasks of the resolver, each of which may have been late.
-            let busy = attention::busy().unwrap_or_default();
-            let busy = busy.saturating_sub(self.busy_at_phase.get());
-            self.unseen.set(self.unseen.get() + busy.min(now - since));
+            let unseen = attention::unseen(self.asked_in.get()).unwrap_or_default();
+            self.unseen.set(self.unseen.get() + unseen.min(now - since));
         }
         let before = slot.unwrap_or(0);
         *slot = Some(before.saturating_add(micros(now - since)));

@@ -166,13 +166,33 @@ fn a_stamp_is_not_believed_beyond_the_last_look() {
 }
 
 #[test]
-fn the_thread_is_busy_but_for_its_sleep() {
+fn what_passes_through_tasks_may_wait_for_the_first_turns_and_the_last() {
     let mut thread = Thread::default();
     thread.sleeps(0, 10, 0);
-    let before = thread.turns.busy(ms(12));
-    thread.sleeps(12, 40, 7);
-    thread.sleeps(41, 50, 0);
-    assert_eq!(thread.turns.busy(ms(53)) - before, ms(7 + 1 + 3));
+    let asked = thread.turns.number();
+    // Ten turns of 1, 2, ... 10 ms of work, each followed by 20 ms of sleep.
+    let mut now = 10;
+    for work in 1..=10 {
+        thread.sleeps(now + work, now + work + 20, 0);
+        now += work + 20;
+    }
+    // The first two, the last three, and what was done of this one.
+    assert_eq!(
+        thread.turns.unseen(asked, ms(now + 4)),
+        ms(1 + 2 + 8 + 9 + 10 + 4)
+    );
+    let later = thread.turns.number() - 4;
+    assert_eq!(thread.turns.unseen(later, ms(now)), ms(7 + 8 + 9 + 10));
+    assert_eq!(
+        thread.turns.unseen(thread.turns.number(), ms(now + 3)),
+        ms(3)
+    );
+    // Those that are forgotten count as much as the longest that is not.
+    for _ in 0..1_000 {
+        thread.sleeps(now + 2, now + 20, 0);
+        now += 20;
+    }
+    assert_eq!(thread.turns.unseen(asked, ms(now)), ms(5 * 2));
 }
 
 #[test]
