@@ -30,7 +30,7 @@ PLAN = [
     ("peers", "1 KiB, new connection", "aiohttp + asyncpg", lambda b: b.aiohttp(1_000)),
     ("peers", "1 KiB, new connection", "blackbox_exporter", lambda b: b.blackbox(1_000)),
     ("peers", "1 KiB, new connection", "Prometheus + blackbox_exporter", lambda b: b.prometheus(500)),
-    ("capacity", "1 KiB, new connection, as fast as it goes", "floor", lambda b: b.floor("max")),
+    ("capacity", "1 KiB, new connection, as fast as it goes", "floor", lambda b: b.floor("max", seconds=10)),
     ("capacity", "1 KiB, new connection, 0.65 x the floor's rate", "agent", lambda b: b.at_share(0.65)),
     ("capacity", "1 KiB, new connection, 2 x what the core can do", "agent", lambda b: b.at_share(2.0)),
 ]

@@ -40,14 +40,15 @@ class Bench:
             "rss": sum(process.resident_bytes() for process in processes),
         }
 
-    def floor(self, rate, path="/e/1", tls=False, keep_alive=False):
+    def floor(self, rate, path="/e/1", tls=False, keep_alive=False, seconds=None):
         """The bare loop. Its whole run is counted: it does nothing else."""
+        seconds = seconds or self.seconds
         command = [self.floor_binary, "--address", self.address(tls), "--path", path, "--rate", str(rate),
-                   "--seconds", str(self.seconds)]
+                   "--seconds", str(seconds)]
         command += ["--tls", str(self.nginx.ca)] if tls else []
         command += ["--keep-alive"] if keep_alive else []
         process = Process("floor", command, self.work, MEASURED)
-        if process.child.wait(self.seconds + 60):
+        if process.child.wait(seconds + 60):
             raise Trouble(f"the floor ended with {process.child.returncode}; see {process.log}")
         found = FLOOR_LINE.search(process.log.read_text())
         if not found or int(found[4]) > int(found[1]) // 1000:
@@ -93,7 +94,8 @@ class Bench:
 
     def at_share(self, share):
         """The agent at a share of the floor's rate, as the floor itself is now."""
-        floor = self.floor("max")
+        # It is the same after ten seconds, however long the agent is held at it.
+        floor = self.floor("max", seconds=10)
         result = self.agent(int(floor["rate"] * share), extra=["--in-flight-max", "4000"])
         return result | {"floor_rate": floor["rate"]}
 
