@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// At most so much is read at once: the bytes have to be zeroed first.
-const READ_MAX: usize = 16 * 1024;
+const READ_MAX: usize = 32 * 1024;
 
 /// From here on, and for the life of the process, the kernel stamps what comes in. Switching it on takes effect some
 /// milliseconds later, and on and off with each socket it would cost every core an interrupt: so one socket that nobody
@@ -74,6 +74,13 @@ impl Source for TcpStream {
             let into = buf.initialize_unfilled_to(room);
             match self.try_io(Interest::READABLE, || receive(&*self, into)) {
                 Ok((count, age)) => {
+                    if (1..room).contains(&count) {
+                        // Less than there was room for: nothing is left, and what comes next is an event of its own. As
+                        // tokio's own reads do, so that the next look does not ask in vain.
+                        let _ = self.try_io(Interest::READABLE, || {
+                            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                        });
+                    }
                     buf.advance(count);
                     return Poll::Ready(Ok(age));
                 }

@@ -24,8 +24,14 @@ const DFA_BYTES_MAX: usize = 1 << 20;
 /// benches/body_match.rs (`(?:x{0,1000}){3}y` over `x`s: 3 001 positions, 27 µs a byte).
 const NANOS_PER_POSITION: u64 = 12;
 
+/// Time per byte where all states of the lazy DFA fit its cache: 0.3–2 measured, and some for making them.
+const NANOS_PER_TAME_BYTE: u64 = 8;
+
 /// A literal, or several: found by vector instructions, at 0.03–0.5 ns a byte.
 const NANOS_PER_LITERAL_BYTE: u64 = 1;
+
+/// What may take longer is worth finding out whether it can: the pattern may turn out to be tame.
+const STUDIED_ABOVE: Duration = Duration::from_millis(1);
 
 /// Searches that may take longer than this are stepped by hand, so that they can be given up. Below it the engine's own
 /// search is better: it looks for the pattern's literals first.
@@ -86,9 +92,14 @@ impl Linear {
         })
     }
 
-    /// An upper bound on the time that one search takes over `bytes`.
+    /// An upper bound on the time that one search takes over `bytes`; a lower one once a search has found out that the
+    /// pattern is tame.
     pub(super) fn worst_case(&self, bytes: usize) -> Duration {
-        Duration::from_nanos(self.nanos_per_byte.saturating_mul(bytes as u64))
+        let nanos_per_byte = match self.tame.get() {
+            Some(true) if !self.ascii_only => self.nanos_per_byte.min(NANOS_PER_TAME_BYTE),
+            _ => self.nanos_per_byte,
+        };
+        Duration::from_nanos(nanos_per_byte.saturating_mul(bytes as u64))
     }
 
     /// Whether it is found in `body`.
@@ -98,14 +109,14 @@ impl Linear {
         expired: &dyn Fn() -> bool,
     ) -> Result<bool, BudgetSpent> {
         let worst_case = self.worst_case(body.len());
-        if worst_case <= UNSTEPPED_MAX {
+        if worst_case <= STUDIED_ABOVE {
             return Ok(self.regex.is_match(body));
         }
         // Looked into when first needed: it takes milliseconds, and this is the match thread.
         let is_tame = || tame::is_tame(self.regex.as_str(), self.positions);
         // Not ASCII under Unicode's \b: most such searches end in a hundredth of the worst case.
         let is_apt = || !self.ascii_only || worst_case <= UNSTEPPABLE_MAX || body.is_ascii();
-        if *self.tame.get_or_init(is_tame) && is_apt() {
+        if (*self.tame.get_or_init(is_tame) && is_apt()) || worst_case <= UNSTEPPED_MAX {
             return Ok(self.regex.is_match(body));
         }
         let stepped = self

@@ -126,6 +126,21 @@ fn a_pattern_that_never_looks_at_the_text_ends_all_the_same() {
 }
 
 #[test]
+fn a_long_body_shows_that_a_pattern_is_tame() {
+    let tame = Pattern::compile("you.*welcome").unwrap();
+    let wild = Pattern::compile(r"(?:x{0,200}){3}y").unwrap();
+    for pattern in [&tame, &wild] {
+        assert!(pattern.worst_case(65_536) > Some(Duration::from_millis(8)));
+        // Short ones say nothing.
+        let _ = pattern.is_match(b"x", &|| false);
+        assert!(pattern.worst_case(65_536) > Some(Duration::from_millis(8)));
+        let _ = pattern.is_match(&[b'x'; 65_536], &|| false);
+    }
+    assert!(tame.worst_case(65_536) < Some(Duration::from_millis(1)));
+    assert!(wild.worst_case(65_536) > Some(Duration::from_millis(8)));
+}
+
+#[test]
 fn the_worst_case_grows_with_counted_repetitions_and_length() {
     let worst = |pattern: &str, bytes| Pattern::compile(pattern).expect(pattern).worst_case(bytes);
     assert_eq!(worst("hello", 1_000), Some(Duration::from_micros(1)));
