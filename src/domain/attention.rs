@@ -102,6 +102,8 @@ const SLEEP_UNREAD_MAX: Duration = Duration::from_micros(250);
 /// A turn that slept less than this hardly slept: its events may have been handed on by the turn before.
 const NAP: Duration = Duration::from_micros(100);
 
+/// An answer may come while the poll that sent the question goes on.
+const STAMP_SLACK: Duration = Duration::from_millis(1);
 /// Turns remembered: the answer of a name server is seldom more of them away.
 const LATE_TURNS: usize = 256;
 /// What is asked through tasks of somebody else leaves some turns after it was asked for...
@@ -277,19 +279,21 @@ impl Account {
     }
 
     /// Bytes were read at `now` that had come `age` ago by the kernel's stamp, where there is one. They came after the
-    /// events of the turn before were asked for, and after the probe was last polled.
+    /// events of the turn before were asked for, and after the probe was last polled: a stamp that says otherwise is of
+    /// another clock than ours, and not believed.
     pub fn arrived(&mut self, turns: &Turns, now: Duration, age: Option<Duration>) -> Arrival {
         let before = self.error;
         let passed = now.saturating_sub(self.until);
         self.polled(turns, now);
-        let Some(age) = age else {
+        let asked = turns.worked + turns.asleep + now.saturating_sub(turns.began);
+        let oldest = asked.min(passed);
+        let Some(age) = age.filter(|&age| age <= oldest + STAMP_SLACK) else {
             return Arrival {
                 age: Duration::ZERO,
                 error: self.error,
             };
         };
-        let asked = turns.worked + turns.asleep + now.saturating_sub(turns.began);
-        let age = age.min(asked).min(passed);
+        let age = age.min(oldest);
         self.error = before + age;
         Arrival { age, error: before }
     }

@@ -122,7 +122,7 @@ thread_local! {
 const SLEW_PER_MILLION: u32 = 1_000;
 const READING: Duration = Duration::from_micros(50);
 
-/// Of a stamp by the wall clock; none where that was set since the last stamp.
+/// Of a stamp by the wall clock; none where that was set since the last stamp, or is behind it.
 fn age(stamp: Duration) -> Option<Duration> {
     static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
     let mono = Instant::now();
@@ -133,7 +133,8 @@ fn age(stamp: Duration) -> Option<Duration> {
         let slewed = mono.duration_since(at) / 1_000_000 * SLEW_PER_MILLION;
         before.abs_diff(ahead) <= slewed + READING
     });
-    is_steady.then(|| wall.saturating_sub(stamp))
+    let is_past = stamp <= wall + READING;
+    (is_steady && is_past).then(|| wall.saturating_sub(stamp))
 }
 
 #[cfg(test)]

@@ -149,15 +149,25 @@ fn a_stamp_says_when_bytes_came_while_the_thread_was_at_work() {
 
 #[test]
 fn a_stamp_is_not_believed_beyond_the_last_look() {
+    let opened = |thread: &mut Thread| {
+        thread.sleeps(0, 10, 0);
+        let mut account = Account::open(&thread.turns, ms(10));
+        account.polled(&thread.turns, ms(11));
+        thread.sleeps(12, 50, 0);
+        account
+    };
+    // It may have come since the probe was last polled, or while it was.
     let mut thread = Thread::default();
-    thread.sleeps(0, 10, 0);
-    let mut account = Account::open(&thread.turns, ms(10));
-    account.polled(&thread.turns, ms(11));
-    thread.sleeps(12, 50, 0);
-    // By the stamp they came before the probe began; they may have come since it was last polled.
-    let arrival = account.arrived(&thread.turns, ms(51), Some(ms(60_000)));
+    let mut account = opened(&mut thread);
+    let arrival = account.arrived(&thread.turns, ms(51), Some(ms(41)));
     assert_eq!((arrival.age, arrival.error), (ms(40), ms(1)));
     assert_eq!(account.error(), ms(41));
+    // By the stamp it came before the probe began: another clock, and nothing is known but what the thread did.
+    let mut thread = Thread::default();
+    let mut account = opened(&mut thread);
+    let arrival = account.arrived(&thread.turns, ms(51), Some(ms(60_000)));
+    assert_eq!((arrival.age, arrival.error), (ms(0), ms(1 + 1 + 1)));
+    assert_eq!(account.error(), ms(3));
     // By what the thread knows it woke in time; the stamp says that it woke 5 ms late.
     let mut late = Account::open(&thread.turns, ms(51));
     thread.sleeps(52, 90, 0);

@@ -303,5 +303,8 @@ async fn a_target_that_is_really_down_stays_down_and_so_does_the_only_one() {
     )
     .await;
     let other: Vec<String> = other.iter().map(|row| row.get(0)).collect();
-    assert_eq!(other, ["connect_timeout"]);
+    assert!(other.iter().any(|reason| reason == "connect_timeout"));
+    // Connected when the packets began to be swallowed, and never answered.
+    let is_meant = |reason: &String| reason == "connect_timeout" || reason == "processing_timeout";
+    assert!(other.iter().all(is_meant), "{other:?}");
 }
