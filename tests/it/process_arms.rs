@@ -111,7 +111,16 @@ async fn two_arms_take_every_tick_once_and_their_difference_is_found() {
     // Slow is killed, and comes back after one tick of each endpoint at least.
     slow.signal(Signal::KILL);
     slow.ended().await;
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    let ticked = async || {
+        let sql =
+            "select extract(epoch from max(time))::bigint from metrics where agent = 'node/0/fast'";
+        number(&client, sql).await
+    };
+    let then = ticked().await;
+    eventually("two rounds of fast's ticks", async || {
+        (ticked().await >= then + 11).then_some(())
+    })
+    .await;
     let mut slow = start(&["agent"], "slow");
     slow.ready().await;
     for seconds in [30, 46] {
