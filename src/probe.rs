@@ -20,7 +20,7 @@ use tokio::time::timeout_at;
 
 pub use self::canary::Canary;
 use self::fault::Stop;
-use self::http::Kept;
+use self::http::{Kept, Room};
 use self::matcher::Matcher;
 use self::pace::Pace;
 use self::progress::Progress;
@@ -59,6 +59,7 @@ pub struct Prober {
     tls: TlsClients,
     matcher: Matcher,
     kept: Kept,
+    room: Room,
     pace: Pace,
     scale: RefCell<CpuScale>,
     suspect_above: Duration,
@@ -83,6 +84,7 @@ impl Prober {
             tls: TlsClients::new(),
             matcher: options.matcher,
             kept: Kept::default(),
+            room: Room::default(),
             pace: Pace::default(),
             scale: RefCell::new(CpuScale::of_this_thread()),
             suspect_above: options.suspect_above,

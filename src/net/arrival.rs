@@ -21,8 +21,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// At most so much is read at once: the bytes have to be zeroed first.
-const READ_MAX: usize = 32 * 1024;
+/// At most so much is read at once: bytes that were never written to have to be zeroed first.
+const READ_MAX: usize = 64 * 1024;
 
 /// From here on, and for the life of the process, the kernel stamps what comes in. Switching it on takes effect some
 /// milliseconds later, and on and off with each socket it would cost every core an interrupt: so one socket that nobody

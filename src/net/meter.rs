@@ -145,6 +145,11 @@ impl<T> MeteredIo<T> {
     pub fn new(inner: T, meter: Rc<Meter>) -> Self {
         Self { inner, meter }
     }
+
+    /// Counts into `meter` from now on: another probe uses the stream.
+    pub fn set_meter(&mut self, meter: Rc<Meter>) {
+        self.meter = meter;
+    }
 }
 
 impl<T: Source> AsyncRead for MeteredIo<T> {

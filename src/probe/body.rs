@@ -3,9 +3,6 @@
 //! A decoder owns its output and one decoder per encoding, and never produces more than the cap in any of them, so a
 //! bomb costs at most the cap in memory and, per encoding, the time to decode that much. No I/O and no clock here.
 
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-
 mod codec;
 mod encoding;
 mod error;
@@ -43,22 +40,25 @@ pub struct BodyDecoder {
 }
 
 impl BodyDecoder {
-    /// A decoder for a response with these headers, which keeps the first `decoded_bytes_max` bytes.
+    /// A decoder for a response with these values of Content-Encoding, in order, which keeps the first
+    /// `decoded_bytes_max` bytes. `announced` is how long the body says it is.
     ///
     /// # Errors
     /// A content encoding is unknown, or there are more than [`ENCODINGS_MAX`].
-    pub fn new(headers: &HeaderMap, decoded_bytes_max: usize) -> Result<Self, DecodeError> {
+    pub fn new(
+        encodings: impl IntoIterator<Item: AsRef<[u8]>>,
+        announced: Option<u64>,
+        decoded_bytes_max: usize,
+    ) -> Result<Self, DecodeError> {
         let mut layers = Vec::new();
-        for value in headers.get_all(CONTENT_ENCODING) {
-            let Ok(list) = value.to_str() else {
-                return Err(DecodeError::unknown(value.as_bytes()));
-            };
-            for name in list.split(',').map(str::trim) {
-                if name.is_empty() || name.eq_ignore_ascii_case("identity") {
+        for value in encodings {
+            let value = value.as_ref();
+            for name in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
                     continue;
                 }
-                let encoding = Encoding::from_name(name)
-                    .ok_or_else(|| DecodeError::unknown(name.as_bytes()))?;
+                let encoding =
+                    Encoding::from_name(name).ok_or_else(|| DecodeError::unknown(name))?;
                 if layers.len() == ENCODINGS_MAX {
                     return Err(DecodeError::TooMany {
                         encodings_max: ENCODINGS_MAX,
@@ -70,11 +70,8 @@ impl BodyDecoder {
         layers.reverse();
         let mut decoded = Vec::new();
         if layers.is_empty() {
-            let announced = headers.get(CONTENT_LENGTH);
-            let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-            decoded.reserve_exact(announced.map_or(0, |bytes: usize| {
-                bytes.min(decoded_bytes_max).min(RESERVED_BYTES_MAX)
-            }));
+            let announced = announced.map_or(0, |bytes| bytes.try_into().unwrap_or(usize::MAX));
+            decoded.reserve_exact(announced.min(decoded_bytes_max).min(RESERVED_BYTES_MAX));
         }
         Ok(Self {
             layers,

@@ -13,8 +13,8 @@ use crate::domain::attention::{Dependence, Lost, dependence};
 use crate::domain::{Reason, Sample};
 use crate::net::attention;
 
-/// Turns of the loop that an answer has after a doubtful deadline: one for the socket, one for hyper's task, one for
-/// the probe. With a sleep between them, the kernel is asked for events each time.
+/// Turns of the loop that an answer has after a doubtful deadline: one for the socket, one for a task of its connection
+/// (HTTP/2), one for the probe. With a sleep between them, the kernel is asked for events each time.
 const TURNS: u32 = 3;
 const TURN: Duration = Duration::from_millis(2);
 

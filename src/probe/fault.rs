@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::io;
 
 use super::body::DecodeError;
+use super::http::Http1Error;
 use crate::domain::{Failure, Reason, SkipReason};
 use crate::net::connect::{ConnectCause, ConnectError};
 use crate::net::resolve::ResolveError;
@@ -66,13 +67,13 @@ impl Stop {
         }
     }
 
-    /// An error before the whole head was there. `tls` is what went wrong with TLS meanwhile, which then is the cause.
-    pub(super) fn processing(error: &hyper::Error, tls: Option<Failure>) -> Self {
+    /// There is no answer, or no whole head of one. `tls` is what went wrong with TLS meanwhile, which then is the cause.
+    pub(super) fn unanswered(error: &(dyn Error + 'static), tls: Option<Failure>) -> Self {
         Self::because(tls.unwrap_or_else(|| processing_failure(error)), error)
     }
 
     /// An error inside the body.
-    pub(super) fn transfer(error: &hyper::Error) -> Self {
+    pub(super) fn transfer(error: &(dyn Error + 'static)) -> Self {
         Self::because(Failure::TransferError, error)
     }
 
@@ -81,12 +82,21 @@ impl Stop {
     }
 }
 
-fn processing_failure(error: &hyper::Error) -> Failure {
-    if error.is_parse() {
-        return Failure::ProcessingProtocol;
+fn processing_failure(error: &(dyn Error + 'static)) -> Failure {
+    match error.downcast_ref::<Http1Error>() {
+        Some(Http1Error::Closed | Http1Error::Truncated) => return Failure::ProcessingClosed,
+        Some(Http1Error::Head(_) | Http1Error::HeadTooLong | Http1Error::Chunk(_)) => {
+            return Failure::ProcessingProtocol;
+        }
+        Some(Http1Error::Io(_)) | None => {}
     }
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return Failure::ProcessingClosed;
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        if error.is_parse() {
+            return Failure::ProcessingProtocol;
+        }
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+            return Failure::ProcessingClosed;
+        }
     }
     for cause in causes(error) {
         let io = match cause.downcast_ref::<h2::Error>() {

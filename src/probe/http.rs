@@ -1,8 +1,7 @@
 //! The HTTP and HTTPS probe: hop by hop to the last response, whose head and body are judged.
 //!
-//! What a hostile target can make a probe hold, beside its sockets: one read buffer of at most 64 KiB, in which a head
-//! must fit (HTTP/1) or a head list and one window each of at most 64 KiB (HTTP/2); rustls's record buffers (under
-//! 64 KiB); one decoded body of at most `body_bytes_max`, and only where a pattern needs it: otherwise each chunk is
+//! What a hostile target can make a probe hold, beside its sockets: a head of at most 64 KiB (HTTP/1), or a head list and
+//! one window each of at most 64 KiB (HTTP/2); rustls's record buffers (under 64 KiB); one decoded body of at most `body_bytes_max`, and only where a pattern needs it: otherwise each chunk is
 //! counted and dropped. Nothing else grows with what the target sends.
 //!
 //! What it can make a probe do: endless heads end at 64 KiB, endless bodies at `body_bytes_max`, endless interim
@@ -11,17 +10,18 @@
 
 mod answer;
 mod dial;
+mod head;
 mod hop;
+mod http1;
+mod http2;
 mod kept;
 mod link;
 mod request;
 mod transport;
 
-use ::http::Version;
-use hyper::Response;
-use hyper::body::Incoming;
-
+use self::head::Head;
 use self::hop::Hop;
+pub(super) use self::http1::{Http1Error, Room};
 pub(super) use self::kept::Kept;
 use self::link::Link;
 use super::Prober;
@@ -38,17 +38,17 @@ pub(super) async fn exchange(
 ) -> Result<Option<Vec<u8>>, Stop> {
     let mut hop = Hop::first(&endpoint.target, check);
     loop {
-        let (link, response) = ask(prober, endpoint, check, &hop, progress).await?;
-        let status = response.status();
-        progress.status_code.set(Some(status.as_u16()));
-        if check.redirects_max > 0 && hop::is_redirect(status) {
+        let (mut link, head) = ask(prober, endpoint, check, &hop, progress).await?;
+        progress.http_version.set(Some(head.http_version));
+        progress.status_code.set(Some(head.status.as_u16()));
+        if check.redirects_max > 0 && hop::is_redirect(head.status) {
             if progress.hops.get() == check.redirects_max {
                 return Err(hop::too_many(check.redirects_max));
             }
-            let next = hop.follow(&response)?;
+            let next = hop.follow(&head)?;
             if check.connection == Connection::Reuse && next.is_same_origin(&hop) {
                 progress.enter_transfer();
-                if answer::drain(response.into_body(), &link).await {
+                if answer::drain(&mut link, &prober.room).await {
                     prober.kept.put(endpoint, &hop, link);
                 }
             }
@@ -57,7 +57,7 @@ pub(super) async fn exchange(
             continue;
         }
         progress.enter_transfer();
-        let read = answer::read(response, &link, check, progress, &prober.pace).await?;
+        let read = answer::read(&head, &mut link, check, progress, prober).await?;
         if check.connection == Connection::Reuse && read.to_the_end {
             prober.kept.put(endpoint, &hop, link);
         }
@@ -73,7 +73,7 @@ async fn ask(
     check: &HttpCheck,
     hop: &Hop<'_>,
     progress: &Progress,
-) -> Result<(Link, Response<Incoming>), Stop> {
+) -> Result<(Link, Head), Stop> {
     if check.connection == Connection::Reuse {
         progress.enter(Phase::Processing);
         if let Some(answer) = ask_again(prober, endpoint, check, hop, progress).await {
@@ -83,11 +83,9 @@ async fn ask(
     }
     let wire = dial::dial(prober, check, hop, progress).await?;
     progress.enter(Phase::Processing);
-    let mut link = wire.start().await?;
-    match send(&mut link, hop, check, progress).await {
-        Ok(response) => Ok((link, response)),
-        Err(error) => Err(link.explain(error).await),
-    }
+    let mut link = wire.start(check.connection, progress).await?;
+    let head = link.ask(hop, check, &prober.room).await?;
+    Ok((link, head))
 }
 
 /// Asks over the endpoint's kept connection; `None` where there is none that works.
@@ -97,32 +95,15 @@ async fn ask_again(
     check: &HttpCheck,
     hop: &Hop<'_>,
     progress: &Progress,
-) -> Option<Result<(Link, Response<Incoming>), Stop>> {
-    let mut link = prober.kept.take(endpoint, hop).await?;
-    progress.count_kept(link.meter());
-    link.tell(progress);
+) -> Option<Result<(Link, Head), Stop>> {
+    let mut link = prober.kept.take(endpoint, hop)?;
+    if !link.resume(progress).await {
+        return None;
+    }
     let silent_at = link.meter().received();
-    match send(&mut link, hop, check, progress).await {
-        Ok(response) => Some(Ok((link, response))),
-        Err(error) if link.meter().received() > silent_at => Some(Err(link.explain(error).await)),
+    match link.ask(hop, check, &prober.room).await {
+        Ok(head) => Some(Ok((link, head))),
+        Err(stop) if link.meter().received() > silent_at => Some(Err(stop)),
         Err(_) => None,
     }
-}
-
-async fn send(
-    link: &mut Link,
-    hop: &Hop<'_>,
-    check: &HttpCheck,
-    progress: &Progress,
-) -> Result<Response<Incoming>, hyper::Error> {
-    let response = link
-        .send(request::build(hop, check, link.is_http2()))
-        .await?;
-    let version = match response.version() {
-        Version::HTTP_10 => 10,
-        Version::HTTP_2 => 20,
-        _ => 11,
-    };
-    progress.http_version.set(Some(version));
-    Ok(response)
 }

@@ -11,12 +11,12 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// The encoding registered under `name`, whatever its case.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Some(Self::Gzip),
-            "deflate" => Some(Self::Deflate),
-            "br" => Some(Self::Brotli),
-            "zstd" => Some(Self::Zstd),
+    pub(super) fn from_name(name: &[u8]) -> Option<Self> {
+        match &*name.to_ascii_lowercase() {
+            b"gzip" | b"x-gzip" => Some(Self::Gzip),
+            b"deflate" => Some(Self::Deflate),
+            b"br" => Some(Self::Brotli),
+            b"zstd" => Some(Self::Zstd),
             _ => None,
         }
     }

@@ -1,12 +1,10 @@
 //! The body of a response: read up to the cap, counted, decoded where a pattern needs it.
 
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::Response;
-use hyper::body::Incoming;
-
+use super::head::Head;
+use super::http1::{Appetite, Room};
 use super::link::Link;
 use crate::domain::HttpCheck;
+use crate::probe::Prober;
 use crate::probe::body::{BodyDecoder, Progress as Decoded};
 use crate::probe::fault::Stop;
 use crate::probe::pace::Pace;
@@ -37,19 +35,19 @@ impl Read {
 /// Reads the body. The status is judged first: where it is not an expected one the body is measured, but whatever is
 /// wrong with it does not matter any more.
 pub(super) async fn read(
-    response: Response<Incoming>,
-    link: &Link,
+    head: &Head,
+    link: &mut Link,
     check: &HttpCheck,
     progress: &Progress,
-    pace: &Pace,
+    prober: &Prober,
 ) -> Result<Read, Stop> {
-    let status = response.status().as_u16();
+    let status = head.status.as_u16();
     let is_expected = check.expected_status.contains(status);
     progress.status_unexpected.set(!is_expected);
     let bytes_max = check.body_bytes_max as usize;
     let needs_body = check.must_match.is_some() || check.must_not_match.is_some();
     let decoder = (is_expected && needs_body)
-        .then(|| BodyDecoder::new(response.headers(), bytes_max))
+        .then(|| BodyDecoder::new(&head.encodings, head.body_bytes, bytes_max))
         .transpose()
         .map_err(|error| Stop::decode(&error))?;
     let mut read = Read {
@@ -63,13 +61,9 @@ pub(super) async fn read(
         None => bytes_max,
     };
     link.meter().allow(framed(wire_bytes_max));
-    match drink(
-        response.into_body(),
-        wire_bytes_max,
-        read.decoder.as_mut().map(|decoder| (decoder, pace)),
-    )
-    .await
-    {
+    let decoder = read.decoder.as_mut();
+    let decoder = decoder.map(|decoder| (decoder, &prober.pace));
+    match drink(link, &prober.room, wire_bytes_max, decoder).await {
         Ok(to_the_end) => read.to_the_end = to_the_end,
         Err(_) if !is_expected => {}
         Err(stop) => return Err(stop),
@@ -84,36 +78,33 @@ fn framed(bytes_max: usize) -> u64 {
 }
 
 /// Reads a body that nobody needs; whether its end was reached.
-pub(super) async fn drain(body: Incoming, link: &Link) -> bool {
+pub(super) async fn drain(link: &mut Link, room: &Room) -> bool {
     link.meter().allow(framed(DRAINED_BYTES_MAX));
-    drink(body, DRAINED_BYTES_MAX, None).await.unwrap_or(false)
+    let drunk = drink(link, room, DRAINED_BYTES_MAX, None).await;
+    drunk.unwrap_or(false)
 }
 
 async fn drink(
-    mut body: Incoming,
+    link: &mut Link,
+    room: &Room,
     bytes_max: usize,
     mut decoder: Option<(&mut BodyDecoder, &Pace)>,
 ) -> Result<bool, Stop> {
     let mut seen = 0_usize;
-    while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else {
-            break;
-        };
-        let frame = frame.map_err(|error| Stop::transfer(&error))?;
-        let Some(chunk) = frame.data_ref() else {
-            continue;
-        };
-        seen += chunk.len();
+    link.read_body(room, |piece| {
+        seen += piece.len();
         if let Some((decoder, pace)) = &mut decoder {
-            let decoded = pace.work_now(|| decoder.push(chunk));
+            let decoded = pace.work_now(|| decoder.push(piece));
             let decoded = decoded.map_err(|error| Stop::decode(&error))?;
             if decoded == Decoded::Full {
-                return Ok(body.is_end_stream());
+                return Ok(Appetite::Enough);
             }
         }
-        if seen >= bytes_max {
-            return Ok(body.is_end_stream());
-        }
-    }
-    Ok(true)
+        Ok(if seen >= bytes_max {
+            Appetite::Enough
+        } else {
+            Appetite::More
+        })
+    })
+    .await
 }

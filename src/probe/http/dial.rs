@@ -1,7 +1,6 @@
 //! From a hop's name to bytes that flow: resolve, filter, connect, shake hands.
 
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
@@ -10,7 +9,7 @@ use super::link::{UNASKED_BYTES_MAX, Wire};
 use super::transport::Transport;
 use crate::domain::{Connection, Failure, HttpCheck, HttpVersion};
 use crate::net::connect::connect;
-use crate::net::meter::{Meter, MeteredIo};
+use crate::net::meter::MeteredIo;
 use crate::net::resolve::is_of;
 use crate::probe::Prober;
 use crate::probe::fault::Stop;
@@ -39,16 +38,9 @@ pub(super) async fn dial(
         _ => stream.peer_addr().map_or(addresses[0].ip(), |a| a.ip()),
     };
     progress.remote_ip.set(Some(remote_ip));
-    let meter = match check.connection {
-        Connection::Fresh => progress.meter(),
-        Connection::Reuse => {
-            let meter = Meter::new();
-            progress.count_kept(&meter);
-            meter
-        }
-    };
+    let meter = progress.meter();
     meter.allow(UNASKED_BYTES_MAX);
-    let io = MeteredIo::new(stream, Rc::clone(&meter));
+    let io = MeteredIo::new(stream, meter);
     let (transport, is_http2) = if hop.target.is_https() {
         progress.enter(Phase::Tls);
         // Boxed: most of what a TLS handshake holds would otherwise be part of every plain probe's future.
@@ -63,7 +55,6 @@ pub(super) async fn dial(
     Ok(Wire {
         transport,
         is_http2,
-        meter,
         remote_ip,
         tls_not_after: progress.tls_not_after.get(),
     })

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use ::http::header::LOCATION;
 use ::http::uri::{PathAndQuery, Scheme};
-use ::http::{Method, Response, StatusCode};
+use ::http::{Method, StatusCode};
 use url::Url;
 
+use super::head::Head;
 use crate::domain::{Failure, HttpCheck, Target, TlsSettings};
 use crate::probe::fault::Stop;
 
@@ -39,9 +39,9 @@ impl<'a> Hop<'a> {
 
     /// The request that `response` asks for instead. RFC 9110, 15.4: 303 is fetched by GET, and so, by long custom,
     /// is a POST after 301 and 302. Credentials do not come back once a chain has left the first origin.
-    pub(super) fn follow<B>(&self, response: &Response<B>) -> Result<Self, Stop> {
+    pub(super) fn follow(&self, response: &Head) -> Result<Self, Stop> {
         let target = self.located(response)?;
-        let becomes_get = match response.status() {
+        let becomes_get = match response.status {
             StatusCode::SEE_OTHER => self.method != Method::HEAD,
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method == Method::POST,
             _ => false,
@@ -60,13 +60,11 @@ impl<'a> Hop<'a> {
         })
     }
 
-    fn located<B>(&self, response: &Response<B>) -> Result<Target, Stop> {
+    fn located(&self, response: &Head) -> Result<Target, Stop> {
         let invalid = |why: &str| Stop::failed(Failure::RedirectInvalid, why);
-        let location = response
-            .headers()
-            .get(LOCATION)
-            .ok_or_else(|| invalid("the redirect has no Location"))?;
-        let location = std::str::from_utf8(location.as_bytes())
+        let location = response.location.as_deref();
+        let location = location.ok_or_else(|| invalid("the redirect has no Location"))?;
+        let location = std::str::from_utf8(location)
             .map_err(|_| invalid("the redirect's Location is not text"))?;
         let url = Url::parse(&self.target.to_string())
             .and_then(|base| base.join(location))
@@ -192,12 +190,11 @@ mod tests {
         }
     }
 
-    fn response(status: u16, location: &str) -> Response<()> {
-        Response::builder()
-            .status(status)
-            .header(LOCATION, location)
-            .body(())
-            .unwrap()
+    fn response(status: u16, location: &str) -> Head {
+        Head {
+            location: Some(location.as_bytes().into()),
+            ..Head::new(StatusCode::from_u16(status).unwrap(), 11)
+        }
     }
 
     #[test]
@@ -262,7 +259,7 @@ mod tests {
                 "{location}"
             );
         }
-        let none = Response::builder().status(302).body(()).unwrap();
+        let none = Head::new(StatusCode::FOUND, 11);
         assert!(hop.follow(&none).is_err());
     }
 

@@ -34,25 +34,22 @@ struct Entry {
 }
 
 impl Kept {
-    /// The endpoint's connection, if it leads where `hop` goes and still stands.
-    pub(super) async fn take(&self, endpoint: &Endpoint, hop: &Hop<'_>) -> Option<Link> {
-        let mut link = {
-            let mut links = self.links.borrow_mut();
-            let entry = links.get(&endpoint.id)?;
-            if !Arc::ptr_eq(&entry.check, &endpoint.check) {
-                links.remove(&endpoint.id);
-                return None;
-            }
-            if !entry.leads_to(&hop.target) {
-                return None;
-            }
-            links.remove(&endpoint.id)?.link
-        };
-        link.is_usable().await.then_some(link)
+    /// The endpoint's connection, if it leads where `hop` goes.
+    pub(super) fn take(&self, endpoint: &Endpoint, hop: &Hop<'_>) -> Option<Link> {
+        let mut links = self.links.borrow_mut();
+        let entry = links.get(&endpoint.id)?;
+        if !Arc::ptr_eq(&entry.check, &endpoint.check) {
+            links.remove(&endpoint.id);
+            return None;
+        }
+        if !entry.leads_to(&hop.target) {
+            return None;
+        }
+        links.remove(&endpoint.id).map(|entry| entry.link)
     }
 
     /// Keeps the connection over which `hop` went, instead of any other of the endpoint.
-    pub(super) fn put(&self, endpoint: &Endpoint, hop: &Hop<'_>, link: Link) {
+    pub(super) fn put(&self, endpoint: &Endpoint, hop: &Hop<'_>, mut link: Link) {
         let now = Instant::now();
         self.sweep(now);
         if link.is_closed() {

@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::domain::Failure;
-use crate::net::meter::MeteredIo;
+use crate::net::meter::{Meter, MeteredIo};
 use crate::net::tls::classify;
 
 type Socket = MeteredIo<TcpStream>;
 
-/// One type for both, so that hyper is compiled once.
+/// One type for both, so that what runs over it is compiled once.
 pub(super) struct Transport {
     io: Io,
     /// Whether a write has failed for good.
@@ -62,6 +62,14 @@ impl Transport {
         Self {
             io: Io::Tls(Box::new(stream), TlsFault::default()),
             is_cut: false,
+        }
+    }
+
+    /// From now on `meter` counts, and says what may be received.
+    pub(super) fn set_meter(&mut self, meter: Rc<Meter>) {
+        match &mut self.io {
+            Io::Plain(io) => io.set_meter(meter),
+            Io::Tls(io, _) => io.get_mut().0.set_meter(meter),
         }
     }
 

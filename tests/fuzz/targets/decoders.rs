@@ -4,7 +4,6 @@
 
 use std::io::Write;
 
-use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use watcher::probe::body::{BodyDecoder, ENCODINGS_MAX, Progress};
@@ -41,9 +40,7 @@ fuzz_target!(|input: Input| {
 });
 
 fn decoded(encodings: &str, body: &[u8], chunk: usize, bytes_max: usize) -> Option<Vec<u8>> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_ENCODING, HeaderValue::from_str(encodings).unwrap());
-    let mut decoder = match BodyDecoder::new(&headers, bytes_max) {
+    let mut decoder = match BodyDecoder::new([encodings], None, bytes_max) {
         Ok(decoder) => decoder,
         Err(error) => return told(&error),
     };
