@@ -295,3 +295,6 @@ impl Request {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

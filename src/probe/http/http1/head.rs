@@ -51,7 +51,7 @@ impl Parsed {
 /// What the fields say of body and connection.
 #[derive(Default)]
 struct Said {
-    length: Option<u64>,
+    length: Option<Result<u64, HeadError>>,
     has_transfer_encoding: bool,
     is_chunked: bool,
     close: bool,
@@ -76,21 +76,16 @@ pub(super) fn parse(input: &[u8], to_head: bool) -> Result<Option<Parsed>, HeadE
     let mut head = Head::new(status, 10 + minor);
     let mut said = Said::default();
     for field in response.headers.iter() {
-        said.hear(field.name, field.value, &mut head)?;
+        said.hear(field.name, field.value, &mut head);
     }
-    if said.has_transfer_encoding && minor == 0 {
-        return Err(HeadError::TransferEncoding);
-    }
-    head.body_bytes = said.length.filter(|_| !said.has_transfer_encoding);
     let framing = if to_head || is_bodiless(status) {
         Framing::NONE
-    } else if said.is_chunked {
-        Framing::chunked()
-    } else if let Some(length) = head.body_bytes {
-        Framing::Length(length)
     } else {
-        Framing::ToTheEnd
+        said.framing(minor)?
     };
+    if let Framing::Length(length) = framing {
+        head.body_bytes = Some(length);
+    }
     let is_persistent = if minor == 0 {
         said.keep_alive
     } else {
@@ -114,7 +109,7 @@ fn is_bodiless(status: StatusCode) -> bool {
 }
 
 impl Said {
-    fn hear(&mut self, name: &str, value: &[u8], head: &mut Head) -> Result<(), HeadError> {
+    fn hear(&mut self, name: &str, value: &[u8], head: &mut Head) {
         let is = |expected: &str| name.eq_ignore_ascii_case(expected);
         // Most fields are told by their length.
         match name.len() {
@@ -126,14 +121,15 @@ impl Said {
                 }
             }
             14 if is("content-length") => {
-                for text in list(value) {
-                    let length = number(text).ok_or(HeadError::ContentLength)?;
-                    if self.length.is_some_and(|before| before != length) {
-                        return Err(HeadError::ContentLength);
-                    }
-                    self.length = Some(length);
+                for text in value.split(|&byte| byte == b',') {
+                    let length = number(text.trim_ascii()).ok_or(HeadError::ContentLength);
+                    let is_other = self.length.is_some_and(|before| before != length);
+                    self.length = Some(if is_other {
+                        Err(HeadError::ContentLength)
+                    } else {
+                        length
+                    });
                 }
-                self.length.ok_or(HeadError::ContentLength)?;
             }
             16 if is("content-encoding") => head.encodings.push(value.into()),
             17 if is("transfer-encoding") => {
@@ -145,7 +141,19 @@ impl Said {
             }
             _ => {}
         }
-        Ok(())
+    }
+
+    /// Of a response that may have a body.
+    fn framing(&self, minor: u8) -> Result<Framing, HeadError> {
+        if self.has_transfer_encoding && minor == 0 {
+            return Err(HeadError::TransferEncoding);
+        }
+        Ok(match self.length {
+            _ if self.is_chunked => Framing::chunked(),
+            _ if self.has_transfer_encoding => Framing::ToTheEnd,
+            Some(length) => Framing::Length(length?),
+            None => Framing::ToTheEnd,
+        })
     }
 }
 
@@ -159,6 +167,9 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Digits and nothing else.
 fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
     text.iter().try_fold(0_u64, |sum, digit| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
