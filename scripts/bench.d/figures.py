@@ -57,6 +57,7 @@ MEASUREMENTS = [
     ]),
     ("memory", "10 000 plain probes in flight", lambda b: inflight.memory(b, False), memory_figures(16_000)),
     ("memory", "10 000 TLS probes in flight", lambda b: inflight.memory(b, True), memory_figures(40_000)),
+    ("memory", "10 000 TLS probes in flight, HTTP/2", lambda b: inflight.memory(b, True, "2"), memory_figures(40_000)),
     ("database", "2 000 probes/s", lambda b: database.share(b, 2_000), SHARE),
     ("database", "5 000 probes/s", lambda b: database.share(b, 5_000), SHARE),
     ("database", "one keeper beside psql \\copy, 500 000 rows", database.keeper, [

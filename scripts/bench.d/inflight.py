@@ -11,7 +11,7 @@ PROBES = 10_000
 INTERVAL = 30
 
 
-def memory(bench, tls, probes=PROBES):
+def memory(bench, tls, version="1.1", probes=PROBES):
     name = "bench_memory"
     plain, secure = free_port(), free_port()
     keys = bench.work / "target-tls"
@@ -31,7 +31,7 @@ def memory(bench, tls, probes=PROBES):
                 raise Trouble(f"probes of the target fail; see {watcher.process.log}")
             idle, kernel = watcher.process.resident_bytes(), account.kernel_bytes()
             bench.database.sql(f"""update endpoints set url = url || '?latency={INTERVAL - 1}s',
-                timeout_ms = {INTERVAL * 1_000}""", name)
+                timeout_ms = {INTERVAL * 1_000}, settings = settings || '{{"http_version": "{version}"}}'""", name)
             best = {"in_flight": 0}
             for _ in range(2 * INTERVAL):
                 time.sleep(0.5)
