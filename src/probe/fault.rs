@@ -90,14 +90,6 @@ fn processing_failure(error: &(dyn Error + 'static)) -> Failure {
         }
         Some(Http1Error::Io(_)) | None => {}
     }
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        if error.is_parse() {
-            return Failure::ProcessingProtocol;
-        }
-        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-            return Failure::ProcessingClosed;
-        }
-    }
     for cause in causes(error) {
         let io = match cause.downcast_ref::<h2::Error>() {
             Some(h2) if h2.is_remote() => return Failure::ProcessingClosed,

@@ -1,20 +1,18 @@
-//! HTTP/2 on one connection, by hyper: its tasks, and what the probe holds of them.
+//! HTTP/2 on one connection: its tasks, and what the probe holds of them.
+//!
+//! By h2 itself: hyper's client would add a queue of 9 KB a connection and keep the reason for an end to itself.
 
-use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use ::http::Request;
-use http_body::Body as _;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper::rt::Executor;
-use hyper_util::rt::TokioIo;
-use tokio::task::{JoinSet, yield_now};
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use h2::{Error, RecvStream};
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::head::Head;
 use super::http1::Appetite;
-use super::request::Body;
 use super::transport::{TlsFault, Transport};
 use crate::net::meter::{Meter, Metered};
 use crate::probe::fault::Stop;
@@ -26,55 +24,54 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 
 /// A connection that speaks HTTP/2. Dropping it closes it.
 pub(super) struct Http2 {
-    sender: SendRequest<Body>,
-    tasks: Tasks,
+    sender: SendRequest<Bytes>,
+    /// Reads and writes for all streams, until the connection ends.
+    driver: AbortHandle,
     tls_fault: Option<TlsFault>,
-    body: Option<Incoming>,
+    body: Option<RecvStream>,
 }
 
 impl Http2 {
-    /// Starts it. Its tasks' polls are counted by `meter`.
+    /// Starts it. The polls of its task are counted by `meter`.
     pub(super) async fn start(transport: Transport, meter: Rc<Meter>) -> Result<Self, Stop> {
         let tls_fault = transport.tls_fault();
-        let tasks = Tasks::new(meter);
-        let handshake = Builder::new(tasks.clone())
-            .initial_stream_window_size(WINDOW_BYTES)
+        let handshake = Builder::new()
+            .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .max_header_list_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(transport));
+            .enable_push(false)
+            .handshake(transport);
         let (sender, connection) = handshake
             .await
             .map_err(|error| unanswered(&error, tls_fault.as_ref()))?;
-        let ended = Rc::clone(&tasks.ended_by);
-        tasks.execute(async move { *ended.borrow_mut() = connection.await.err() });
+        let driver = Metered::new(Box::pin(connection), meter);
         Ok(Self {
             sender,
-            tasks,
+            driver: spawn_local(driver).abort_handle(),
             tls_fault,
             body: None,
         })
     }
 
     /// Sends a request and waits for the head of its response.
-    pub(super) async fn ask(&mut self, request: Request<Body>) -> Result<Head, Stop> {
-        match self.sender.send_request(request).await {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                self.body = Some(body);
-                Ok(Head::of_http2(parts.status, &parts.headers))
-            }
-            Err(error) => Err(self.explain(error).await),
+    pub(super) async fn ask(&mut self, request: Request<Bytes>) -> Result<Head, Stop> {
+        match self.exchange(request).await {
+            Ok(head) => Ok(head),
+            Err(error) => Err(unanswered(&error, self.tls_fault.as_ref())),
         }
     }
 
-    async fn explain(&self, error: hyper::Error) -> Stop {
-        let mut error = error;
-        if error.is_canceled() || error.is_closed() {
-            // The driver may end in the same turn, after its sender.
-            yield_now().await;
-            error = self.tasks.ended_by.take().unwrap_or(error);
+    async fn exchange(&mut self, request: Request<Bytes>) -> Result<Head, Error> {
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts, ());
+        poll_fn(|cx| self.sender.poll_ready(cx)).await?;
+        let (response, mut stream) = self.sender.send_request(request, body.is_empty())?;
+        if !body.is_empty() {
+            stream.send_data(body, true)?;
         }
-        unanswered(&error, self.tls_fault.as_ref())
+        let (parts, body) = response.await?.into_parts();
+        self.body = Some(body);
+        Ok(Head::of_http2(parts.status, &parts.headers))
     }
 
     /// Reads the body and hands it to `take`, piece by piece, until it ends or is enough; whether it was read to its end.
@@ -82,18 +79,19 @@ impl Http2 {
         &mut self,
         mut take: impl FnMut(&[u8]) -> Result<Appetite, Stop>,
     ) -> Result<bool, Stop> {
+        let cut_off = |error: Error| Stop::transfer(&error);
         let Some(mut body) = self.body.take() else {
             return Ok(true);
         };
         while !body.is_end_stream() {
-            let Some(frame) = body.frame().await else {
+            let Some(piece) = body.data().await else {
                 break;
             };
-            let frame = frame.map_err(|error| Stop::transfer(&error))?;
-            let Some(piece) = frame.data_ref() else {
-                continue;
-            };
-            if take(piece)? == Appetite::Enough {
+            let piece = piece.map_err(cut_off)?;
+            body.flow_control()
+                .release_capacity(piece.len())
+                .map_err(cut_off)?;
+            if take(&piece)? == Appetite::Enough {
                 return Ok(body.is_end_stream());
             }
         }
@@ -102,49 +100,22 @@ impl Http2 {
 
     /// Waits until it takes a request; whether it does.
     pub(super) async fn is_usable(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+        let is_ready = poll_fn(|cx| self.sender.poll_ready(cx)).await.is_ok();
+        is_ready && !self.is_closed()
     }
 
-    /// Whether the server has closed it.
+    /// Whether its connection has ended.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.driver.is_finished()
     }
 }
 
-fn unanswered(error: &hyper::Error, tls: Option<&TlsFault>) -> Stop {
+fn unanswered(error: &Error, tls: Option<&TlsFault>) -> Stop {
     Stop::unanswered(error, tls.and_then(TlsFault::get))
 }
 
 impl Drop for Http2 {
     fn drop(&mut self) {
-        self.tasks.set.borrow_mut().abort_all();
-    }
-}
-
-/// Runs the tasks of a connection on this thread and counts their polls.
-#[derive(Clone)]
-struct Tasks {
-    set: Rc<RefCell<JoinSet<()>>>,
-    meter: Rc<Meter>,
-    /// Why the connection ended: the sender is only told that it did.
-    ended_by: Rc<RefCell<Option<hyper::Error>>>,
-}
-
-impl Tasks {
-    fn new(meter: Rc<Meter>) -> Self {
-        Self {
-            set: Rc::default(),
-            meter,
-            ended_by: Rc::default(),
-        }
-    }
-}
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        let mut set = self.set.borrow_mut();
-        // A kept connection runs a task or two per request; those that are through leave nothing behind.
-        while set.try_join_next().is_some() {}
-        set.spawn_local(Metered::new(Box::pin(task), Rc::clone(&self.meter)));
+        self.driver.abort();
     }
 }

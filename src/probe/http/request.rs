@@ -9,13 +9,9 @@ use ::http::{Method, Request};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
 
 use super::hop::Hop;
 use crate::domain::{Auth, Connection, HttpCheck};
-
-/// The body of a request in HTTP/2.
-pub(super) type Body = Full<Bytes>;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!(
     "watcher/",
@@ -36,8 +32,8 @@ const HEAD_BYTES: usize = 256;
 const HARMLESS: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, USER_AGENT, CONTENT_TYPE];
 
 /// The request of `hop` as HTTP/2 takes it.
-pub(super) fn build(hop: &Hop<'_>, check: &HttpCheck) -> Request<Body> {
-    let mut request = Request::new(Full::new(Bytes::copy_from_slice(body(hop, check))));
+pub(super) fn build(hop: &Hop<'_>, check: &HttpCheck) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::copy_from_slice(body(hop, check)));
     *request.method_mut() = hop.method.clone();
     let fields = request.headers_mut();
     fields.reserve(check.headers.len() + OWN_FIELDS);

@@ -109,7 +109,11 @@ async fn by_hyper(address: SocketAddr) -> Outcome {
     let request = HttpRequest::get("/").header("host", "x");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let outcome = match sender.send_request(request).await {
-        Err(error) => Outcome::NoAnswer(Stop::unanswered(&error, None).reason),
+        Err(error) => Outcome::NoAnswer(Reason::Failed(if error.is_incomplete_message() {
+            Failure::ProcessingClosed
+        } else {
+            Failure::ProcessingProtocol
+        })),
         Ok(response) => Outcome::Answer {
             status: response.status().as_u16(),
             body: match response.into_body().collect().await {
