@@ -20,7 +20,6 @@ use super::clock::Clock;
 use super::totals::Totals;
 use super::{Changed, Command, Gap};
 use crate::domain::admission::Admission;
-use crate::domain::clock::PAUSE_MAX;
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
     ArmShare, ClockGap, Due, Endpoint, EndpointId, Interval, Partition, Sample, Schedule,
@@ -33,18 +32,20 @@ use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
 
 mod admission;
+mod backlog;
 mod dropped;
 mod in_flight;
 mod network;
 
+use self::backlog::Backlog;
 use self::dropped::Dropped;
 use self::in_flight::InFlight;
 
 /// Probes started in one turn of the loop, before completions are looked at again. LIMITS: pacing the starts takes the
 /// p99 of the reported latency from tens of milliseconds to under one at 95 % load.
 const STARTS_PER_TURN: usize = 4;
-/// A tick that has waited longer is skipped (overload). After a pause of up to that, ticks are probed late.
-const LAG_MAX: Duration = PAUSE_MAX;
+/// Ticks looked at for that: to skip one takes little beside a probe.
+const TICKS_PER_TURN: usize = 64;
 /// Waiting ticks answered for in one turn at the stop: probes under way have theirs in between.
 const STOP_PIECE: usize = 1_024;
 /// How often a full buffer is looked at then.
@@ -136,6 +137,7 @@ pub struct Worker<P, C> {
     buffer: SampleBuffer,
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
+    backlog: Backlog,
     dropped: Dropped,
     admission: Option<Admission>,
     network: NetworkGuard,
@@ -166,6 +168,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             in_flight: InFlight::default(),
             endpoints: HashMap::new(),
             probes: JoinSet::new(),
+            backlog: Backlog::default(),
             dropped: Dropped::default(),
             admission: options.error_max.map(Admission::new),
             network: NetworkGuard::default(),
@@ -432,12 +435,20 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             STARTS_PER_TURN
         };
         let mut due = std::mem::take(&mut self.due);
-        due.clear();
-        let more = self.schedule.take_due(now, limit, &mut due);
-        for &due in &due {
-            self.start(due);
+        let (mut started, mut looked_at) = (0, 0);
+        let mut more = true;
+        while more && started < limit && looked_at < TICKS_PER_TURN {
+            due.clear();
+            more = self.schedule.take_due(now, limit - started, &mut due);
+            looked_at += due.len();
+            for &due in &due {
+                started += usize::from(self.start(due));
+            }
         }
         self.due = due;
+        if !more {
+            self.backlog.caught_up();
+        }
         more
     }
 
@@ -446,31 +457,33 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         partition.owns(endpoint.id, at) && arm.owns(endpoint.id, endpoint.interval, at)
     }
 
+    /// Starts a probe for the tick, or says why not; whether one was started.
     fn start(
         &mut self,
         Due {
             endpoint: id,
             scheduled_at,
         }: Due,
-    ) {
+    ) -> bool {
         let Some(endpoint) = self.endpoints.get(&id) else {
-            return;
+            return false;
         };
         if !self.owns(endpoint, scheduled_at) {
-            return;
+            return false;
         }
-        let is_late = self.time.now().since(scheduled_at) > LAG_MAX;
+        let now = self.time.now();
+        let is_late = self.backlog.is_too_late(now.since(scheduled_at), now);
         let admission = self.admission.as_ref();
         let is_shed = admission.is_some_and(|admission| !admission.admits(id, scheduled_at));
         if is_late || is_shed || self.in_flight.len() >= self.options.in_flight_max {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::Overload));
-            return;
+            return false;
         }
         if let Some(max) = self.options.in_flight_per_host
             && self.in_flight.to_host(endpoint) >= max
         {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::HostLimit));
-            return;
+            return false;
         }
         let endpoint = endpoint.clone();
         let slot = self.in_flight.enter(
@@ -483,6 +496,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         let probe = self.prober.probe(endpoint, scheduled_at, started_at);
         self.probes
             .spawn_local(async move { (slot, AssertUnwindSafe(probe).catch_unwind().await.ok()) });
+        true
     }
 
     fn finish(&mut self, done: Result<(usize, Option<Sample>), tokio::task::JoinError>) {
