@@ -199,7 +199,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             while let Some(done) = self.probes.try_join_next() {
                 self.finish(done);
             }
-            while let Ok(command) = commands.try_recv() {
+            // One a turn: there are hundreds where many endpoints change at once.
+            if let Ok(command) = commands.try_recv() {
                 self.apply(command);
             }
             self.look();
