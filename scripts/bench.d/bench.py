@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 
+import capacity
 import figures
 import report
 import world
@@ -31,8 +32,8 @@ PLAN = [
     ("peers", "1 KiB, new connection", "blackbox_exporter", lambda b: b.blackbox(1_000)),
     ("peers", "1 KiB, new connection", "Prometheus + blackbox_exporter", lambda b: b.prometheus(500)),
     ("capacity", "1 KiB, new connection, as fast as it goes", "floor", lambda b: b.floor("max", seconds=10)),
-    ("capacity", "1 KiB, new connection, 0.65 x the floor's rate", "agent", lambda b: b.at_share(0.65)),
-    ("capacity", "1 KiB, new connection, 2 x what the core can do", "agent", lambda b: b.at_share(2.0)),
+    ("capacity", "1 KiB, new connection, 0.65 x the floor's rate", "agent", lambda b: capacity.at_share(b, 0.65)),
+    ("capacity", "1 KiB, new connection, 2 x what the core can do, then 0.3 x", "agent", lambda b: capacity.falls(b, 2.0, 0.3)),
 ]
 NAMES = list(dict.fromkeys(name for name, *_ in PLAN)) + figures.NAMES
 SHORT = list(dict.fromkeys(name for name, *_ in PLAN if name != "capacity"))

@@ -55,8 +55,9 @@ class Bench:
             raise Trouble(f"the floor's requests failed; see {process.log}")
         return {"us": float(found[5]), "rate": float(found[3]), "count": int(found[1])}
 
-    def agent(self, rate, path="", tls=False, keep_alive=False, seconds=None, extra=()):
-        """One agent process with `rate` × 5 endpoints at 5 s, a pattern checked, rows stored."""
+    def agent(self, rate, path="", tls=False, keep_alive=False, seconds=None, extra=(), then=None):
+        """One agent process with `rate` × 5 endpoints at 5 s, a pattern checked, rows stored. `then` is called before it is
+        stopped, with its process and the name of its database."""
         name = "bench_agent"
         url = self.database.fresh(name)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("WATCHER_", "PG"))}
@@ -84,6 +85,8 @@ class Bench:
             finally:
                 if seconds:
                     self.seconds = kept
+            if then:
+                then(process, name)
         finally:
             code = process.stop()
         if code:
@@ -91,13 +94,6 @@ class Bench:
         result["rate_asked"] = rate
         result |= self.stored(name, url, time.monotonic() - begun)
         return result
-
-    def at_share(self, share):
-        """The agent at a share of the floor's rate, as the floor itself is now."""
-        # It is the same after ten seconds, however long the agent is held at it.
-        floor = self.floor("max", seconds=10)
-        result = self.agent(int(floor["rate"] * share), extra=["--in-flight-max", "4000"])
-        return result | {"floor_rate": floor["rate"]}
 
     def stored(self, name, url, since_s):
         row = self.database.sql("""

@@ -35,6 +35,8 @@ def table(facts, results):
             stored = f"{one['rows']:.0f}"
             for key in ("skipped", "down", "missing", "duplicates"):
                 stored += f", {one[key]:.0f} {key}" if one[key] else ""
+        if "recovered_s" in one:
+            stored += f"; {one['recovered_s']:.1f} s after the fall lag p99 is {one['calm_lag_p99_us'] / 1000:.1f} ms"
         rss = f"{one['rss'] / 1e6:.0f}" if "rss" in one else ""
         rows.append([f"{one['name']}: {one['what']}", one["who"], f"{one['us']:.1f}{spread}", *split,
                      f"{one['rate']:.0f}", rss, ratio(results, one), lag, stored])

@@ -157,6 +157,22 @@ impl Schedule {
             .map(Timestamp::from_millis)
     }
 
+    /// The ticks of one endpoint at or before `now` that were not taken, oldest first.
+    pub fn waiting(
+        &self,
+        id: EndpointId,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Timestamp> + use<> {
+        let now_ms = now.as_millis();
+        let ticks = self.slot_of(id).map(|index| {
+            let Slot { grid, bucket, .. } = self.slots[index as usize];
+            let from_cursor = i64::from(bucket) - bucket_of(self.cursor_ms) as i64;
+            let next_ms = self.cursor_ms + from_cursor.rem_euclid(WHEEL_MS);
+            (next_ms..=now_ms).step_by(grid.interval_ms() as usize)
+        });
+        ticks.into_iter().flatten().map(Timestamp::from_millis)
+    }
+
     /// Leaves out every tick before `now`: after a pause or a forward step they lie in a gap, and are not caught up.
     pub fn jump(&mut self, now: Timestamp) {
         self.heads.fill(NONE);
@@ -347,6 +363,50 @@ mod tests {
         }
         let full = schedule.heap_bytes() as f64 / 500_000.0;
         assert!(at_most <= 64.0 && full <= 48.0, "{at_most} {full}");
+    }
+
+    #[test]
+    fn what_waits_of_one_endpoint_is_known_until_it_is_taken() {
+        let mut schedule = Schedule::new(START);
+        for id in 0..100 {
+            schedule.upsert(EndpointId(id), seconds(5), START);
+        }
+        let now = after(12_345);
+        let mut due = Vec::new();
+        let mut more = true;
+        while more {
+            let waiting: Vec<(i64, i64)> = (0..100)
+                .flat_map(|id| {
+                    let ticks = schedule.waiting(EndpointId(id), now);
+                    ticks.map(move |at| (id, at.as_millis()))
+                })
+                .collect();
+            let expected: Vec<(i64, i64)> = (0..100)
+                .flat_map(|id| {
+                    let first = Grid::new(EndpointId(id), seconds(5)).at_or_after(START);
+                    let taken = |at: &i64| {
+                        let is_it =
+                            |d: &Due| d.endpoint.0 == id && d.scheduled_at.as_millis() == *at;
+                        due.iter().any(is_it)
+                    };
+                    (first..=now.as_millis())
+                        .step_by(5_000)
+                        .filter(move |at| !taken(at))
+                        .map(move |at| (id, at))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            assert_eq!(waiting, expected);
+            more = schedule.take_due(now, 30, &mut due);
+        }
+        assert_eq!(due.len(), expected_ticks(now));
+        assert_eq!(schedule.waiting(EndpointId(100), now).count(), 0);
+    }
+
+    fn expected_ticks(now: Timestamp) -> usize {
+        let first = |id| Grid::new(EndpointId(id), seconds(5)).at_or_after(START);
+        let ticks = |id| (first(id)..=now.as_millis()).step_by(5_000).count();
+        (0..100).map(ticks).sum()
     }
 
     #[test]

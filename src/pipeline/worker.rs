@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::SampleBuffer;
@@ -20,11 +20,10 @@ use super::clock::Clock;
 use super::totals::Totals;
 use super::{Changed, Command, Gap};
 use crate::domain::admission::Admission;
-use crate::domain::clock::PAUSE_MAX;
 use crate::domain::network::NetworkGuard;
 use crate::domain::{
-    ArmShare, ClockGap, Due, Endpoint, EndpointId, Partition, Sample, Schedule, ScheduleClock,
-    SkipReason, Timestamp,
+    ArmShare, ClockGap, Due, Endpoint, EndpointId, Interval, Partition, Sample, Schedule,
+    ScheduleClock, SkipReason, Timestamp,
 };
 use crate::net::attention;
 use crate::net::way::Ways;
@@ -33,18 +32,24 @@ use crate::store::GapReason;
 use crate::telemetry::ProbeMetrics;
 
 mod admission;
+mod backlog;
 mod dropped;
 mod in_flight;
 mod network;
 
+use self::backlog::Backlog;
 use self::dropped::Dropped;
 use self::in_flight::InFlight;
 
 /// Probes started in one turn of the loop, before completions are looked at again. LIMITS: pacing the starts takes the
 /// p99 of the reported latency from tens of milliseconds to under one at 95 % load.
 const STARTS_PER_TURN: usize = 4;
-/// A tick that has waited longer is skipped (overload). After a pause of up to that, ticks are probed late.
-const LAG_MAX: Duration = PAUSE_MAX;
+/// Ticks looked at for that: to skip one takes little beside a probe.
+const TICKS_PER_TURN: usize = 64;
+/// Waiting ticks answered for in one turn at the stop: probes under way have theirs in between.
+const STOP_PIECE: usize = 1_024;
+/// How often a full buffer is looked at then.
+const ROOM_EVERY: Duration = Duration::from_millis(5);
 /// The clocks are looked at no later than this, so that a step or a pause is found where nothing is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Likewise while probes are under way, so that a stop of the process cannot hide in a wait for a target: 50 wakes a second,
@@ -132,6 +137,7 @@ pub struct Worker<P, C> {
     buffer: SampleBuffer,
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
+    backlog: Backlog,
     dropped: Dropped,
     admission: Option<Admission>,
     network: NetworkGuard,
@@ -162,6 +168,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             in_flight: InFlight::default(),
             endpoints: HashMap::new(),
             probes: JoinSet::new(),
+            backlog: Backlog::default(),
             dropped: Dropped::default(),
             admission: options.error_max.map(Admission::new),
             network: NetworkGuard::default(),
@@ -192,7 +199,8 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             while let Some(done) = self.probes.try_join_next() {
                 self.finish(done);
             }
-            while let Ok(command) = commands.try_recv() {
+            // One a turn: there are hundreds where many endpoints change at once.
+            if let Ok(command) = commands.try_recv() {
                 self.apply(command);
             }
             self.look();
@@ -220,30 +228,14 @@ impl<P: Probe, C: Clock> Worker<P, C> {
     async fn stop(mut self) -> Timestamp {
         attention::wake_by(None);
         self.look();
-        // What was due before this instant is answered for: taken now, and skipped where it cannot be started any more.
         let stopped_at = self.time.now();
-        self.due.clear();
+        let grace_ends = Instant::now() + self.options.stop_grace;
         if self.begun.is_some() {
             // A tick at the very instant belongs to the time after it.
-            self.schedule.take_due(
-                stopped_at.minus(Duration::from_micros(1)),
-                usize::MAX,
-                &mut self.due,
-            );
+            let last = stopped_at.minus(Duration::from_micros(1));
+            self.skip_waiting(last, grace_ends).await;
         }
-        for due in std::mem::take(&mut self.due) {
-            // Another arm's tick is its to answer for.
-            let endpoint = self.endpoints.get(&due.endpoint);
-            if !endpoint.is_some_and(|endpoint| self.owns(endpoint, due.scheduled_at)) {
-                continue;
-            }
-            self.keep(Sample::skipped(
-                due.endpoint,
-                due.scheduled_at,
-                SkipReason::Shutdown,
-            ));
-        }
-        let ended = timeout(self.options.stop_grace, async {
+        let ended = timeout_at(grace_ends, async {
             while let Some(done) = self.probes.join_next().await {
                 self.finish(done);
             }
@@ -268,6 +260,47 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.dropped.report(&self.gaps);
         self.buffer.close();
         stopped_at
+    }
+
+    /// What was due up to `last` is answered for: taken now, and skipped, since it cannot be started any more. Where more
+    /// waits than the buffer has room for, the keepers make some meanwhile; what is left at `until` is lost, and counted.
+    async fn skip_waiting(&mut self, last: Timestamp, until: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        loop {
+            let limit = if Instant::now() < until {
+                // Probes under way find room, too.
+                let answers = self.in_flight.len() + self.network.held();
+                let room = self.buffer.capacity() - self.buffer.rows();
+                room.saturating_sub(answers).min(STOP_PIECE)
+            } else {
+                usize::MAX
+            };
+            due.clear();
+            let more = self.schedule.take_due(last, limit, &mut due);
+            for &Due {
+                endpoint: id,
+                scheduled_at,
+            } in &due
+            {
+                let endpoint = self.endpoints.get(&id);
+                // Another arm's tick is its to answer for.
+                if endpoint.is_some_and(|endpoint| self.owns(endpoint, scheduled_at)) {
+                    self.keep(Sample::skipped(id, scheduled_at, SkipReason::Shutdown));
+                }
+            }
+            if !more {
+                break;
+            }
+            while let Some(done) = self.probes.try_join_next() {
+                self.finish(done);
+            }
+            if due.is_empty() {
+                sleep_until(until.min(Instant::now() + ROOM_EVERY)).await;
+            } else {
+                attention::turn().await;
+            }
+        }
+        self.due = due;
     }
 
     fn look(&mut self) {
@@ -324,6 +357,10 @@ impl<P: Probe, C: Clock> Worker<P, C> {
                 for Changed { endpoint, at } in endpoints {
                     let (id, interval) = (endpoint.id, endpoint.interval);
                     self.note_late(id, at);
+                    if self.begun.is_some() && self.interval_of(id).is_some_and(|it| it != interval)
+                    {
+                        self.skip_lost(id);
+                    }
                     if self.endpoints.insert(id, Rc::new(endpoint)).is_some() {
                         self.prober.forget(id);
                     }
@@ -345,7 +382,27 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         self.metrics.endpoints(self.endpoints.len());
     }
 
+    fn interval_of(&self, id: EndpointId) -> Option<Interval> {
+        self.endpoints.get(&id).map(|endpoint| endpoint.interval)
+    }
+
+    /// An endpoint leaves its grid: what was due on it until now and still waits will not be taken any more. Many do where
+    /// endpoints are cut because there were too many.
+    fn skip_lost(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.endpoints.get(&id).cloned() else {
+            return;
+        };
+        for scheduled_at in self.schedule.waiting(id, self.time.now()) {
+            if self.owns(&endpoint, scheduled_at) {
+                self.keep(Sample::skipped(id, scheduled_at, SkipReason::Overload));
+            }
+        }
+    }
+
     fn remove(&mut self, id: EndpointId) {
+        if self.begun.is_some() {
+            self.skip_lost(id);
+        }
         if self.endpoints.remove(&id).is_some() {
             self.schedule.remove(id);
             self.prober.forget(id);
@@ -379,12 +436,20 @@ impl<P: Probe, C: Clock> Worker<P, C> {
             STARTS_PER_TURN
         };
         let mut due = std::mem::take(&mut self.due);
-        due.clear();
-        let more = self.schedule.take_due(now, limit, &mut due);
-        for &due in &due {
-            self.start(due);
+        let (mut started, mut looked_at) = (0, 0);
+        let mut more = true;
+        while more && started < limit && looked_at < TICKS_PER_TURN {
+            due.clear();
+            more = self.schedule.take_due(now, limit - started, &mut due);
+            looked_at += due.len();
+            for &due in &due {
+                started += usize::from(self.start(due));
+            }
         }
         self.due = due;
+        if !more {
+            self.backlog.caught_up();
+        }
         more
     }
 
@@ -393,31 +458,33 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         partition.owns(endpoint.id, at) && arm.owns(endpoint.id, endpoint.interval, at)
     }
 
+    /// Starts a probe for the tick, or says why not; whether one was started.
     fn start(
         &mut self,
         Due {
             endpoint: id,
             scheduled_at,
         }: Due,
-    ) {
+    ) -> bool {
         let Some(endpoint) = self.endpoints.get(&id) else {
-            return;
+            return false;
         };
         if !self.owns(endpoint, scheduled_at) {
-            return;
+            return false;
         }
-        let is_late = self.time.now().since(scheduled_at) > LAG_MAX;
+        let now = self.time.now();
+        let is_late = self.backlog.is_too_late(now.since(scheduled_at), now);
         let admission = self.admission.as_ref();
         let is_shed = admission.is_some_and(|admission| !admission.admits(id, scheduled_at));
         if is_late || is_shed || self.in_flight.len() >= self.options.in_flight_max {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::Overload));
-            return;
+            return false;
         }
         if let Some(max) = self.options.in_flight_per_host
             && self.in_flight.to_host(endpoint) >= max
         {
             self.keep(Sample::skipped(id, scheduled_at, SkipReason::HostLimit));
-            return;
+            return false;
         }
         let endpoint = endpoint.clone();
         let slot = self.in_flight.enter(
@@ -430,6 +497,7 @@ impl<P: Probe, C: Clock> Worker<P, C> {
         let probe = self.prober.probe(endpoint, scheduled_at, started_at);
         self.probes
             .spawn_local(async move { (slot, AssertUnwindSafe(probe).catch_unwind().await.ok()) });
+        true
     }
 
     fn finish(&mut self, done: Result<(usize, Option<Sample>), tokio::task::JoinError>) {

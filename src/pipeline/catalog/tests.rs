@@ -264,6 +264,42 @@ async fn hundred(source: &mut List, sender: &mpsc::Sender<Command>) -> Catalog {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_message_holds_more_than_the_worker_can_apply_between_two_turns() {
+    let (sender, mut receiver) = mpsc::channel(100);
+    let mut source = List {
+        first: rows(0..5_000),
+        ..List::default()
+    };
+    let mut catalog = forgetful(RemovalOptions {
+        grace: Duration::ZERO,
+        ..HALF
+    });
+    let mut sizes = Vec::new();
+    catalog
+        .load(&mut source, &mut resolve, &sender, None)
+        .await
+        .unwrap();
+    source.later = [removed(0..4_900)].into();
+    timeout_follow(&mut catalog, &mut source, &sender).await;
+    while let Ok(command) = receiver.try_recv() {
+        match command {
+            Command::Remove(ids) => sizes.push((0, ids.len())),
+            Command::Upsert(rows) => sizes.push((rows.len(), 0)),
+            Command::Begin(_) => {}
+        }
+    }
+    assert!(
+        sizes
+            .iter()
+            .all(|&(new, gone)| new <= CHUNK && gone <= CHUNK)
+    );
+    let all = sizes
+        .iter()
+        .fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+    assert_eq!(all, (5_000, 4_900));
+}
+
+#[tokio::test(start_paused = true)]
 async fn half_of_the_table_deleted_at_once_is_probed_until_the_grace_has_passed() {
     let (sender, mut receiver) = mpsc::channel(100);
     let mut source = List::default();

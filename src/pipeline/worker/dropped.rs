@@ -37,7 +37,7 @@ impl Dropped {
         if let Some((from, to)) = self.span.take() {
             tracing::error!(
                 samples = self.samples,
-                "the buffer is full while the store is away; samples are lost"
+                "the buffer is full, since the store is away or slower than the probes; samples are lost"
             );
             let samples = std::mem::take(&mut self.samples);
             let _ = gaps.send(Gap {

@@ -109,6 +109,8 @@ struct Harness {
     takes: Duration,
     panics_on: Option<i64>,
     buffer_rows: usize,
+    /// A keeper empties the buffer, so many rows every 10 ms.
+    kept_rows: usize,
     endpoints: Vec<Endpoint>,
     stepped: Rc<Cell<Duration>>,
 }
@@ -134,6 +136,7 @@ impl Default for Harness {
             takes: Duration::from_millis(20),
             panics_on: None,
             buffer_rows: 100_000,
+            kept_rows: 0,
             endpoints: (1..=50).map(|id| endpoint(id, 5)).collect(),
             stepped: Rc::default(),
         }
@@ -179,10 +182,16 @@ impl Harness {
             script(sender).await;
             stop.cancel();
         };
-        let (stopped_at, ()) = LocalSet::new()
-            .run_until(async { tokio::join!(worker.run(receiver, stop.clone()), drive) })
-            .await;
         let mut samples = Vec::new();
+        let keep = async {
+            while self.kept_rows > 0 && !buffer.is_closed() {
+                buffer.take(samples.len() + self.kept_rows, &mut samples);
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let (stopped_at, (), ()) = LocalSet::new()
+            .run_until(async { tokio::join!(worker.run(receiver, stop.clone()), drive, keep) })
+            .await;
         buffer.take(usize::MAX, &mut samples);
         let gaps = std::iter::from_fn(|| gap_receiver.try_recv().ok()).collect();
         Outcomes {
@@ -343,6 +352,103 @@ async fn probes_cut_off_by_the_stop_are_skipped() {
         .count();
     // Those under way whose remaining time is above the grace of 1 s: some 3/4 of 4 s' worth of starts.
     assert!((20..=40).contains(&cut), "{cut}");
+}
+
+/// 20 000 endpoints and, at the stop, four seconds' worth of ticks that nothing was done about.
+async fn stopped_under_overload(buffer_rows: usize, kept_rows: usize) -> (Outcomes, Duration) {
+    let stopping = Rc::new(Cell::new(Instant::now()));
+    let at = stopping.clone();
+    let run = Harness {
+        buffer_rows,
+        kept_rows,
+        endpoints: (1..=20_000).map(|id| endpoint(id, 5)).collect(),
+        ..Harness::default()
+    }
+    .run(|_| async move {
+        seconds(1.0).await;
+        tokio::time::advance(Duration::from_secs(4)).await;
+        at.set(Instant::now());
+    })
+    .await;
+    (run, stopping.get().elapsed())
+}
+
+fn waited_for_nothing(run: &Outcomes) -> usize {
+    let is_it = |s: &&Sample| s.reason == Some(Reason::Skipped(SkipReason::Shutdown));
+    run.samples.iter().filter(is_it).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_buffer_holds_waits_at_the_stop_and_all_of_it_has_its_row() {
+    let (run, took) = stopped_under_overload(5_000, 500).await;
+    assert_eq!(run.gaps, []);
+    assert!(waited_for_nothing(&run) > 15_000);
+    for (id, got) in by_endpoint(&run.samples) {
+        assert_eq!(got, ticks(id, 5, START, run.stopped_at), "endpoint {id}");
+    }
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_keeper_makes_room_for_at_the_stop_is_a_gap_that_counts_it() {
+    for (kept_rows, kept_at_most) in [(0, 5_000), (20, 10_000)] {
+        let (run, took) = stopped_under_overload(5_000, kept_rows).await;
+        // The grace of 1 s, and no more.
+        assert!(
+            took <= Duration::from_millis(1_050),
+            "{kept_rows}: {took:?}"
+        );
+        let due: usize = (1..=20_000)
+            .map(|id| ticks(id, 5, START, run.stopped_at).len())
+            .sum();
+        let lost: u64 = run.gaps.iter().filter_map(|gap| gap.samples).sum();
+        assert_eq!(due, run.samples.len() + lost as usize);
+        assert!((5_000..=kept_at_most).contains(&run.samples.len()));
+        let reasons = run.gaps.iter().map(|gap| gap.reason);
+        assert!(reasons.eq(run.gaps.iter().map(|_| GapReason::BufferFull)));
+        let kept = by_endpoint(&run.samples);
+        for id in 1..=20_000 {
+            for tick in ticks(id, 5, START, run.stopped_at) {
+                let in_gap = |gap: &Gap| (gap.from.as_millis()..gap.to.as_millis()).contains(&tick);
+                assert!(
+                    run.gaps.iter().any(in_gap)
+                        || kept.get(&id).is_some_and(|kept| kept.contains(&tick)),
+                    "endpoint {id} at {tick}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_that_wait_when_their_endpoint_goes_or_changes_have_their_row() {
+    let run = Harness::default()
+        .run(|commands| async move {
+            seconds(20.0).await;
+            tokio::time::advance(Duration::from_secs(4)).await;
+            let now = START.plus(Duration::from_secs(24));
+            let gone = (1..=20).map(EndpointId).collect();
+            let changes = (21..=40).map(|id| changed(endpoint(id, 10), now));
+            for command in [Command::Remove(gone), Command::Upsert(changes.collect())] {
+                commands.send(command).await.unwrap();
+            }
+            seconds(10.0).await;
+        })
+        .await;
+    let at = START.plus(Duration::from_secs(24));
+    let got = by_endpoint(&run.samples);
+    for id in 1..=50 {
+        let before = if id > 40 { run.stopped_at } else { at };
+        let mut due = ticks(id, 5, START, before);
+        if (21..=40).contains(&id) {
+            due.extend(ticks(id, 10, at, run.stopped_at));
+        }
+        assert_eq!(got[&id], due, "endpoint {id}");
+    }
+    // 32 waited, but for the few that the worker took before it heard.
+    let is_it = |s: &&Sample| s.reason == Some(Reason::Skipped(SkipReason::Overload));
+    let waited = run.samples.iter().filter(is_it).count();
+    assert!((20..=32).contains(&waited), "{waited}");
 }
 
 #[tokio::test(start_paused = true)]
