@@ -12,9 +12,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use watcher::domain::{HttpVersion, TlsSettings};
+use watcher::net::tls::TlsClients;
 
 use super::Given;
 use super::stamp::{Received, now, receive, stamped};
@@ -175,19 +176,17 @@ fn is_whole(answer: &[u8]) -> bool {
     answer.len() >= end + 4 + length.expect("a content-length")
 }
 
+/// The agent's own: what verifying takes is part of the truth.
 fn config(ca: &str) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).expect("--ca names a PEM file") {
-        roots
-            .add(certificate.expect("a certificate"))
-            .expect("an authority's certificate");
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
+    let settings = TlsSettings {
+        ca_pem: Some(
+            std::fs::read_to_string(ca)
+                .expect("--ca names a file")
+                .into(),
+        ),
+        ..TlsSettings::default()
+    };
+    TlsClients::new()
+        .config(&settings, HttpVersion::Http1)
+        .expect("--ca names a PEM file")
 }

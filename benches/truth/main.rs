@@ -15,9 +15,11 @@
 //!
 //! SIGTERM writes the log and ends it. `truth --client` is a calm, spinning client of it: what even that sees above the
 //! truth is the machine's floor, and its kernel's stamps show that the log is true. `truth --work PATTERN --body FILE`
-//! times one search.
+//! times one search. `truth --connects --loads 50,95 --count N` puts what a busy loop takes
+//! a connect to last beside what the kernel says.
 
 mod client;
+mod connects;
 mod exchange;
 mod names;
 mod server;
@@ -35,11 +37,13 @@ fn main() {
         server::serve(&given);
     } else if given.has("--client") {
         client::run(&given);
+    } else if given.has("--connects") {
+        connects::run(&given);
     } else if given.has("--work") {
         work(&given.text("--work"), &given.body());
     } else {
         // `cargo bench` without arguments, and `cargo bench -- --test`.
-        println!("truth: not run, neither --serve nor --client nor --work given");
+        println!("truth: not run, none of --serve, --client, --connects and --work given");
     }
 }
 

@@ -1,5 +1,6 @@
 //! TLS clients: one configuration for all checks with equal settings, and what a failed handshake means.
 
+mod remembered;
 mod roots;
 mod verify;
 
@@ -136,6 +137,15 @@ impl TlsClients {
             }
         }
         Ok(stream)
+    }
+
+    /// The library's configuration for these settings, for a client that drives the library itself.
+    pub fn config(
+        &self,
+        settings: &TlsSettings,
+        version: HttpVersion,
+    ) -> Result<Arc<ClientConfig>, TlsSettingsError> {
+        Ok(Arc::clone(&self.client(settings, version)?.connector))
     }
 
     fn client(

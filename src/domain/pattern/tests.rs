@@ -72,7 +72,7 @@ fn a_spent_budget_is_neither_match_nor_miss() {
 
 #[test]
 fn a_long_linear_search_can_be_given_up() {
-    let wide = Pattern::compile("(?:x{0,1000}){3}y").expect("it compiles");
+    let wide = Pattern::compile("(?:x{0,1000}){3}[yz]").expect("it compiles");
     let body = vec![b'x'; 4 << 10];
     assert_eq!(wide.is_match(&body, &after(5)), Err(BudgetSpent));
     let long = |parts: [&str; 3]| parts.concat() + &" ".repeat(40_000);
@@ -94,6 +94,43 @@ fn a_long_linear_search_can_be_given_up() {
             "{pattern:?}"
         );
     }
+}
+
+#[test]
+fn a_long_body_without_the_patterns_literal_needs_no_budget() {
+    for pattern in [
+        "(?:x{0,1000}){3}y",
+        r"\w{1,50} is down",
+        r"\w{1,50}.* is down",
+    ] {
+        let pattern = Pattern::compile(pattern).expect(pattern);
+        let body = "x".repeat(40_000);
+        assert!(pattern.worst_case(body.len()) > Some(Duration::from_millis(20)));
+        let decided = pattern.is_match(body.as_bytes(), &|| true);
+        assert_eq!(decided, Ok(false), "{pattern:?}");
+    }
+}
+
+#[test]
+fn a_pattern_of_short_matches_is_searched_for_piece_by_piece() {
+    // Its states are too many, so nobody knows that it is fast.
+    let wild = Pattern::compile("[01]{0,5}[1-3][01]{20}[!?]").expect("it compiles");
+    let zeros = "0".repeat(200_000);
+    assert_eq!(wild.is_match(zeros.as_bytes(), &never), Ok(false));
+    assert_eq!(wild.is_match(zeros.as_bytes(), &after(3)), Err(BudgetSpent));
+    for at in [0, 29_000, 31_070, 32_051, 99_999, 199_978] {
+        let mut body = zeros.clone();
+        body.replace_range(at..=at, "1");
+        assert_eq!(wild.is_match(body.as_bytes(), &never), Ok(false), "{at}");
+        body.replace_range(at + 21..=at + 21, "!");
+        assert_eq!(wild.is_match(body.as_bytes(), &never), Ok(true), "{at}");
+    }
+    // Unicode's \b keeps the lazy DFA off what is not ASCII: now only off the pieces that are not.
+    let words = Pattern::compile(r"\b[a-z]{3,8}\s\d{1,3}\s(?:at|in)\s\d\d:\d\d\b").expect("it");
+    let body = "caf\u{e9} 7 ".repeat(20_000);
+    assert_eq!(words.is_match(body.as_bytes(), &never), Ok(false));
+    let body = body + "see you 42 at 10:30 caf\u{e9}";
+    assert_eq!(words.is_match(body.as_bytes(), &never), Ok(true));
 }
 
 #[test]

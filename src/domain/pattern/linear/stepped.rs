@@ -13,13 +13,15 @@ use super::{COMPILED_BYTES_MAX, DFA_BYTES_MAX};
 
 /// A new state costs some 10 ns per position; this many positions between two looks at the budget are 40 µs.
 const POSITIONS_PER_CHECK: u64 = 4_096;
+/// A byte from one known state to another costs 1 ns.
+const BYTES_PER_CHECK: usize = 16 * 1024;
 
 /// A pattern as a lazy DFA.
 pub(super) struct Stepped {
     dfa: DFA,
     /// Kept between searches. The match thread alone steps, so nobody waits.
     cache: Mutex<Cache>,
-    bytes_per_check: usize,
+    positions: u64,
 }
 
 /// Why a search has no answer.
@@ -51,11 +53,10 @@ impl Stepped {
             .build(text)
             .ok()?;
         let cache = Mutex::new(dfa.create_cache());
-        let bytes_per_check = (POSITIONS_PER_CHECK / positions.max(1)).max(1);
         Some(Self {
             dfa,
             cache,
-            bytes_per_check: bytes_per_check as usize,
+            positions,
         })
     }
 
@@ -71,25 +72,43 @@ impl Stepped {
             .dfa
             .start_state_forward(cache, &input)
             .map_err(|_| Undecided::Unsteppable)?;
-        for bytes in body.chunks(self.bytes_per_check) {
+        // Since the last look at the budget.
+        let mut made = 0;
+        for bytes in body.chunks(BYTES_PER_CHECK) {
             if expired() {
                 return Err(Undecided::Spent);
             }
             for &byte in bytes {
+                let known = if state.is_tagged() {
+                    None
+                } else {
+                    let next = self.dfa.next_state_untagged(cache, state, byte);
+                    (!next.is_tagged()).then_some(next)
+                };
+                if let Some(known) = known {
+                    state = known;
+                    continue;
+                }
+                // Mostly one that is not known yet.
                 state = self
                     .dfa
                     .next_state(cache, state, byte)
                     .map_err(|_| Undecided::Unsteppable)?;
-                if state.is_tagged() {
-                    // A match shows one byte late.
-                    if state.is_match() {
-                        return Ok(true);
-                    }
-                    if state.is_dead() {
-                        return Ok(false);
-                    }
-                    if state.is_quit() {
-                        return Err(Undecided::Unsteppable);
+                // A match shows one byte late.
+                if state.is_match() {
+                    return Ok(true);
+                }
+                if state.is_dead() {
+                    return Ok(false);
+                }
+                if state.is_quit() {
+                    return Err(Undecided::Unsteppable);
+                }
+                made += self.positions;
+                if made >= POSITIONS_PER_CHECK {
+                    made = 0;
+                    if expired() {
+                        return Err(Undecided::Spent);
                     }
                 }
             }

@@ -11,35 +11,42 @@ use regex_automata::util::start;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, MatchKind};
 
-use super::{COMPILED_BYTES_MAX, DFA_BYTES_MAX};
+use super::COMPILED_BYTES_MAX;
 
 /// All states of a tame pattern fit into the engine's cache this many times.
 const CACHE_SHARE: usize = 2;
-/// Work spent on finding out, in positions looked at: some 20 ms, once for a pattern.
-const WORK_MAX: u64 = 4_000_000;
+/// Work spent on finding out, in positions looked at, if all were alive: 20 ms once, where a pattern has some hundred
+/// states. One that has more alive fills the cache first.
+const WORK_MAX: u64 = 10_000_000;
 
-/// Whether all states of `text`'s automata, forwards and backwards, fit into the engine's cache with room to spare.
-/// `positions` is how many of its places may be alive at once.
-pub(super) fn is_tame(text: &str, positions: u64) -> bool {
+/// Whether all states of `text`'s automata, forwards and backwards, fit into the engine's cache of `cache_bytes` with
+/// room to spare. `positions` is how many of its places may be alive at once.
+///
+/// Forwards the engine searches from anywhere, and, once it knows where a match begins, from there; backwards only from
+/// where a match, or its literal, ends. Where the engine looks backwards through the part before a literal alone, that
+/// part's states are those of the whole behind that literal.
+pub(super) fn is_tame(text: &str, positions: u64, cache_bytes: usize) -> bool {
     let forwards = (false, MatchKind::LeftmostFirst, Anchored::No);
+    let from_a_begin = (false, MatchKind::LeftmostFirst, Anchored::Yes);
     let backwards = (true, MatchKind::All, Anchored::Yes);
-    [forwards, backwards]
+    let mut work = 0;
+    [forwards, from_a_begin, backwards]
         .into_iter()
         .all(|(reverse, kind, anchored)| {
-            compile(text, reverse, kind)
-                .and_then(|dfa| all_states(&dfa, anchored, positions))
-                .is_some()
+            compile(text, reverse, kind, cache_bytes).is_some_and(|dfa| {
+                do_all_states_fit(&dfa, anchored, positions, cache_bytes, &mut work)
+            })
         })
 }
 
-fn compile(text: &str, reverse: bool, kind: MatchKind) -> Option<DFA> {
+/// As the engine does it; none where it would go without a lazy DFA, because the least cache is too big.
+fn compile(text: &str, reverse: bool, kind: MatchKind, cache_bytes: usize) -> Option<DFA> {
     DFA::builder()
         .configure(
             Config::new()
                 .match_kind(kind)
                 .unicode_word_boundary(true)
-                .cache_capacity(DFA_BYTES_MAX)
-                .skip_cache_capacity_check(true),
+                .cache_capacity(cache_bytes),
         )
         .syntax(syntax::Config::new().utf8(false))
         .thompson(
@@ -52,11 +59,20 @@ fn compile(text: &str, reverse: bool, kind: MatchKind) -> Option<DFA> {
         .ok()
 }
 
-/// Walks every transition from every state; how many states there are. None when they are too many, or too much work.
-fn all_states(dfa: &DFA, anchored: Anchored, positions: u64) -> Option<usize> {
+/// Walks every transition from every state. False when they do not fit, or are too much work.
+fn do_all_states_fit(
+    dfa: &DFA,
+    anchored: Anchored,
+    positions: u64,
+    cache_bytes: usize,
+    work: &mut u64,
+) -> bool {
+    let is_full = |cache: &Cache| {
+        // A cache that was emptied knows none of the states seen any more.
+        cache.clear_count() > 0 || cache.memory_usage() > cache_bytes / CACHE_SHARE
+    };
     let mut cache = dfa.create_cache();
     let mut seen: Vec<LazyStateID> = Vec::new();
-    let mut work = 0;
     // What stands before a search's begin: nothing, or a byte of each kind.
     for before in std::iter::once(None).chain((0..=u8::MAX).map(Some)) {
         let config = start::Config::new().anchored(anchored).look_behind(before);
@@ -66,9 +82,8 @@ fn all_states(dfa: &DFA, anchored: Anchored, positions: u64) -> Option<usize> {
         {
             seen.push(state);
         }
-        // A cache that was emptied knows none of them any more.
         if is_full(&cache) {
-            return None;
+            return false;
         }
     }
     let mut at = 0;
@@ -79,27 +94,28 @@ fn all_states(dfa: &DFA, anchored: Anchored, positions: u64) -> Option<usize> {
         }
         for unit in dfa.byte_classes().representatives(..) {
             let next = match unit.as_u8() {
-                Some(byte) => dfa.next_state(&mut cache, state, byte).ok()?,
-                None => dfa.next_eoi_state(&mut cache, state).ok()?,
+                Some(byte) => dfa.next_state(&mut cache, state, byte),
+                None => dfa.next_eoi_state(&mut cache, state),
+            };
+            // Only a cache that gives up fails, and this one is full before.
+            let Ok(next) = next else {
+                return false;
             };
             if !seen.contains(&next) {
                 seen.push(next);
             }
-            work += positions + seen.len() as u64 / 16;
-            if work > WORK_MAX || is_full(&cache) {
-                return None;
+            *work += positions + seen.len() as u64 / 16;
+            if *work > WORK_MAX || is_full(&cache) {
+                return false;
             }
         }
     }
-    Some(seen.len())
-}
-
-fn is_full(cache: &Cache) -> bool {
-    cache.clear_count() > 0 || cache.memory_usage() > DFA_BYTES_MAX / CACHE_SHARE
+    true
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{DFA_BYTES_MAX as CACHE, WIDE_DFA_BYTES_MAX};
     use super::*;
 
     #[test]
@@ -112,7 +128,7 @@ mod tests {
             r"[Hh]ello,? [Ww]orld! [A-Z][a-z]+ \d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}",
             r#"<p\s+id="health">[^<]*\ball\s+\d+\s+services\s+are\s+up</p>"#,
         ] {
-            assert!(is_tame(tame, 50), "{tame}");
+            assert!(is_tame(tame, 50, CACHE), "{tame}");
         }
         for wild in [
             "(?:x{0,1000}){3}y",
@@ -121,8 +137,17 @@ mod tests {
             "[01]*1[01]{20}",
             "[01]{20}1[01]*$",
         ] {
-            assert!(!is_tame(wild, 3_000), "{wild}");
-            assert!(!is_tame(wild, 20), "{wild}");
+            assert!(!is_tame(wild, 3_000, CACHE), "{wild}");
+            assert!(!is_tame(wild, 20, CACHE), "{wild}");
         }
+    }
+
+    #[test]
+    fn a_pattern_whose_least_cache_is_too_big_is_not_tame() {
+        // Its states would fit, but the engine does not begin to make them.
+        let wide = r"\w{1,30} is down";
+        assert!(compile(wide, true, MatchKind::All, CACHE).is_none());
+        assert!(!is_tame(wide, 38, CACHE));
+        assert!(compile(wide, true, MatchKind::All, WIDE_DFA_BYTES_MAX).is_some());
     }
 }
