@@ -73,12 +73,23 @@ pub trait SampleStore {
     fn is_connected(&self) -> bool;
 
     /// Writes a batch whole or not at all. Returns the rows that were new. A connection that ended since the last batch
-    /// is an error, never made anew in silence.
+    /// is an error, never made anew in silence. `meanwhile` is called once all is sent and the store is at work on it,
+    /// for what can be done in that time; not at all where it does not come to that.
+    fn write_meanwhile<'a>(
+        &'a mut self,
+        batch: &'a Batch,
+        path: WritePath,
+        meanwhile: &'a mut dyn FnMut(),
+    ) -> BoxFuture<'a, Result<u64, WriteError>>;
+
+    /// Likewise, with nothing to be done in that time.
     fn write<'a>(
         &'a mut self,
         batch: &'a Batch,
         path: WritePath,
-    ) -> BoxFuture<'a, Result<u64, WriteError>>;
+    ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        Box::pin(async move { self.write_meanwhile(batch, path, &mut || ()).await })
+    }
 
     /// Keeps a batch that the store refuses (for `why`) where a person finds it. Repeating it adds nothing. An error is
     /// [`WriteError::Lost`] when it is to be tried again, anything else when the samples are lost.

@@ -11,8 +11,10 @@ use super::audit::{Edge, advised};
 use super::output::{plain, print};
 use crate::config::{Problem, env};
 use crate::domain::Timestamp;
-use crate::domain::compare::{CLUSTERS_MIN, Difference, TooLittle, quantiles, ratio};
-use crate::store::timescale::{ArmRows, AuditWindow, CompareQuery, Compared, Probes, Timescale};
+use crate::domain::compare::{
+    CLUSTERS_MIN, Difference, Probes, TooLittle, quantiles, ratio, share,
+};
+use crate::store::timescale::{ArmRows, AuditWindow, CompareQuery, Compared, Timescale};
 
 /// What two arms measured at the same endpoints in the same time, and how sure the difference is.
 ///
@@ -150,20 +152,20 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         metric: args.metric.label(),
     };
     let compared = store.compare(query).await.map_err(&advised)?;
-    let parts = |of: fn(&_) -> _| -> Vec<_> { compared.probes.iter().map(of).collect() };
-    let middle = compared.middle;
+    let parts = |of: fn(&_) -> _| -> Vec<_> { compared.paired.probes.iter().map(of).collect() };
+    let middle = compared.paired.middle;
     let answer = Answer {
         args: &args,
         since,
         until,
-        quantiles: quantiles(&compared.masses).map(|found| {
+        quantiles: quantiles(&compared.paired.masses).map(|found| {
             found.map(|found| Difference {
                 a: found.a + middle,
                 b: found.b + middle,
                 ..found
             })
         }),
-        down: ratio(&parts(Probes::failures)),
+        down: share(&parts(Probes::failures)),
         cpu: ratio(&parts(Probes::cost)),
         compared,
     };
@@ -219,6 +221,18 @@ impl Answer<'_> {
         let compared = &self.compared;
         if compared.ran.is_none() {
             notes.push("the arms never ran at the same time in this window".to_owned());
+        } else if compared.paired.endpoints == 0 {
+            notes.push("no endpoint was probed by both arms".to_owned());
+        }
+        let arms = [&self.args.a, &self.args.b].into_iter().zip(&compared.rows);
+        for (name, rows) in arms.clone().filter(|(_, rows)| rows.usable == 0) {
+            if rows.probed() > 0 {
+                notes.push(format!(
+                    "no sample of {} that was up or degraded and not suspect has the metric {}",
+                    plain(name),
+                    self.args.metric.label()
+                ));
+            }
         }
         let figures = QUANTILE_NAMES.iter().zip(&self.quantiles);
         for (name, found) in figures.chain([(&"down", &self.down), (&"CPU", &self.cpu)]) {
@@ -228,14 +242,13 @@ impl Answer<'_> {
                 ));
             }
         }
-        if (1..CLUSTERS_MIN as i64).contains(&compared.endpoints) {
+        if (1..CLUSTERS_MIN as u32).contains(&compared.paired.endpoints) {
             notes.push(format!(
                 "fewer than {CLUSTERS_MIN} endpoints: the intervals speak of these alone, and of chance over time"
             ));
         }
-        for (name, rows) in [&self.args.a, &self.args.b].into_iter().zip(&compared.rows) {
-            let probed: i64 = rows.outcomes.values().sum();
-            let share = rows.suspect as f64 / (probed.max(1)) as f64;
+        for (name, rows) in arms {
+            let share = rows.suspect as f64 / rows.probed().max(1) as f64;
             if share > SUSPECT_MAX {
                 notes.push(format!(
                     "{:.0} % of {}'s samples are suspect and left out of the percentiles: the rest may be of quiet moments",
@@ -261,7 +274,7 @@ impl Answer<'_> {
             }
             Err(_) => Value::Null,
         };
-        let arm = |name: &str, rows: &ArmRows| {
+        let arm = |name: &str, rows: &ArmRows, lower_at: i64| {
             let count = |outcome| rows.outcomes.get(outcome).copied().unwrap_or(0);
             json!({
                 "arm": name,
@@ -271,10 +284,11 @@ impl Answer<'_> {
                 "skipped": count("skipped"),
                 "suspect": rows.suspect,
                 "usable": rows.usable,
-                "lower_median_at": rows.lower_at,
+                "lower_median_at": lower_at,
             })
         };
         let [a, b] = &self.compared.rows;
+        let [a_lower_at, b_lower_at] = self.compared.paired.lower_at;
         let [median, p95, p99] = &self.quantiles;
         json!({
             "since": self.since.to_string(),
@@ -283,10 +297,10 @@ impl Answer<'_> {
             "ran_until": self.compared.ran.map(|(_, until)| instant(until).to_string()),
             "location": self.args.location,
             "metric": self.args.metric.label(),
-            "endpoints": self.compared.endpoints,
+            "endpoints": self.compared.paired.endpoints,
             "block_s": self.compared.block.as_secs_f64(),
-            "a": arm(&self.args.a, a),
-            "b": arm(&self.args.b, b),
+            "a": arm(&self.args.a, a, a_lower_at),
+            "b": arm(&self.args.b, b, b_lower_at),
             "median_us": number(median, 1),
             "p95_us": number(p95, 1),
             "p99_us": number(p99, 1),
@@ -310,7 +324,7 @@ impl Answer<'_> {
         writeln!(
             out,
             "{a} and {b}{place}, {since:.0} to {until:.0}: {} endpoints, blocks of {:.0} s",
-            compared.endpoints,
+            compared.paired.endpoints,
             compared.block.as_secs_f64()
         )?;
         let mut sheet = Sheet {
@@ -329,7 +343,7 @@ impl Answer<'_> {
         for (name, found) in QUANTILE_NAMES.iter().zip(&self.quantiles) {
             sheet.figure(&format!("{metric} {name}"), found, micros)?;
         }
-        let (lower_a, lower_b) = (rows_a.lower_at, rows_b.lower_at);
+        let [lower_a, lower_b] = compared.paired.lower_at;
         sheet.counts("lower median at", lower_a, lower_b, "endpoints")?;
         let percent = |share: f64| format!("{:.3} %", share * 100.0);
         sheet.figure("down", &self.down, percent)?;

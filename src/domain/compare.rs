@@ -13,7 +13,11 @@
 //! fewer than there are groups or blocks, whichever are fewer. Where endpoints are too few to resample, blocks alone are:
 //! the interval then speaks of these endpoints only. The random numbers are the same in every run.
 
+mod paired;
+
 use std::collections::HashMap;
+
+pub use self::paired::{Cell, Paired, Probes};
 
 /// Groups of endpoints and blocks of time, at most: more would narrow the interval by less than 3 % (t at 39 degrees of
 /// freedom is 2.02, at any number 1.96).
@@ -116,8 +120,16 @@ pub enum TooLittle {
     },
 }
 
-/// The middle and the width of a bin, µs. A bin is 1 µs within 256 µs of zero, and from there on 1/256 of the distance
-/// (`src/store/timescale/compare.sql` puts samples into them).
+/// The bin of a distance in µs: see [`bin_middle`].
+pub fn bin_of(distance: f64) -> i32 {
+    let from_zero = distance.abs();
+    if from_zero < 256.0 {
+        return distance.round_ties_even() as i32;
+    }
+    (distance.signum() * (256.0 + ((from_zero / 256.0).ln() * 256.0).floor())) as i32
+}
+
+/// The middle and the width of a bin, µs. A bin is 1 µs within 256 µs of zero, and from there on 1/256 of the distance.
 pub fn bin_middle(bin: i32) -> (f64, f64) {
     let from_zero = f64::from(bin.unsigned_abs());
     if from_zero < 256.0 {
@@ -138,6 +150,11 @@ pub fn quantiles(masses: &[Mass]) -> [Result<Difference, TooLittle>; QUANTILES.l
         of_side.map(|mass| mass.weight).sum()
     };
     let found = both(Side::A).min(both(Side::B));
+    if found < 0.5 {
+        // Of blocks there is nothing to say either.
+        let needed = SAMPLES_MIN;
+        return QUANTILES.map(|_| Err(TooLittle::Samples { found, needed }));
+    }
     let places = masses.iter().map(|m| (m.group, m.block, m.side));
     let design = match Design::of(places) {
         Ok(design) => design,
@@ -222,6 +239,30 @@ pub fn ratio(parts: &[Part]) -> Result<Difference, TooLittle> {
         b,
         low: b - a - half,
         high: b - a + half,
+    })
+}
+
+/// The difference of a share: as [`ratio`], and no surer than so many independent samples would be. Where nothing was
+/// down, or all of it, every resampling says the same, which is not to say that there is no chance in it: the interval
+/// then is that of Agresti and Caffo (Simple and Effective Confidence Intervals for Proportions and Differences of
+/// Proportions, The American Statistician 54, 2000), one success and one failure more in each arm.
+pub fn share(parts: &[Part]) -> Result<Difference, TooLittle> {
+    let found = ratio(parts)?;
+    let variance: f64 = [Side::A, Side::B]
+        .iter()
+        .map(|side| {
+            let of_side = || parts.iter().filter(|part| part.side == *side);
+            let of = of_side().map(|part| part.of).sum::<f64>() + 2.0;
+            let share = (of_side().map(|part| part.sum).sum::<f64>() + 1.0) / of;
+            share * (1.0 - share) / of
+        })
+        .sum();
+    let half = NORMAL * variance.sqrt();
+    let difference = found.difference();
+    Ok(Difference {
+        low: found.low.min(difference - half),
+        high: found.high.max(difference + half),
+        ..found
     })
 }
 
@@ -414,6 +455,7 @@ impl Pool {
 }
 
 /// SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014).
+#[derive(Clone, PartialEq, Debug, Default)]
 struct Random(u64);
 
 impl Random {

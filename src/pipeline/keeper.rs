@@ -20,7 +20,7 @@ use self::aside::AsideLog;
 use self::recent::Recent;
 use self::trouble::Trouble;
 use super::Gap;
-use super::buffer::SampleBuffer;
+use super::buffer::{InHand, SampleBuffer};
 use super::overflow::Overflow;
 use super::totals::Totals;
 use crate::domain::{AgentIdentity, Backoff, Batch};
@@ -52,6 +52,8 @@ pub struct Keeper<S> {
     gaps: mpsc::UnboundedSender<Gap>,
     totals: Totals,
     recent: Recent,
+    /// Taken while the store was at work on the batch before.
+    ahead: Option<Taken>,
     connected: bool,
     backoff: Backoff,
     /// No try to reach the store before this.
@@ -59,6 +61,13 @@ pub struct Keeper<S> {
     trouble: Trouble,
     aside: AsideLog,
     closed_since: Option<Instant>,
+}
+
+/// A batch on its way from the buffer to the store.
+struct Taken {
+    batch: Batch,
+    /// Until it is stored or spooled.
+    _unsaved: InHand,
 }
 
 /// What follows a failed write.
@@ -109,6 +118,7 @@ impl<S: SampleStore> Keeper<S> {
             gaps,
             totals,
             recent: Recent::default(),
+            ahead: None,
             connected: false,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             retry_at: Instant::now(),
@@ -130,24 +140,17 @@ impl<S: SampleStore> Keeper<S> {
                 overflow.report();
             }
             self.repair().await;
-            if rows == 0 && closed {
+            if rows == 0 && closed && self.ahead.is_none() {
                 return 0;
             }
-            if rows < self.options.batch_rows && !closed {
+            if rows < self.options.batch_rows && !closed && self.ahead.is_none() {
                 self.until_a_batch().await;
             }
-            let mut samples = Vec::with_capacity(self.buffer.rows().min(self.options.batch_rows));
-            self.buffer.take(self.options.batch_rows, &mut samples);
-            if samples.is_empty() {
+            let ahead = self.ahead.take();
+            let Some(taken) = ahead.or_else(|| take(&self.buffer, &self.options)) else {
                 continue;
-            }
-            // Until it is stored or spooled.
-            let _unsaved = self.buffer.in_hand(&samples);
-            let batch = Batch {
-                agent: self.options.agent.clone(),
-                samples,
             };
-            if let Err(unsaved) = self.deliver(batch).await {
+            if let Err(unsaved) = self.deliver(taken.batch).await {
                 return self.give_up(unsaved);
             }
         }
@@ -156,9 +159,14 @@ impl<S: SampleStore> Keeper<S> {
     /// Waits until a batch fills up, or what there is becomes old enough; sends backlog meanwhile.
     async fn until_a_batch(&mut self) {
         let flush_at = Instant::now() + self.options.batch_age;
-        while self.replay_one().await {
-            if self.buffer.rows() >= self.options.batch_rows || Instant::now() >= flush_at {
+        loop {
+            let replayed = self.replay_one().await;
+            let is_full = self.buffer.rows() >= self.options.batch_rows || self.ahead.is_some();
+            if is_full || replayed && Instant::now() >= flush_at {
                 return;
+            }
+            if !replayed {
+                break;
             }
         }
         let wake_at = self.next_backlog().map_or(flush_at, |at| at.min(flush_at));
@@ -298,10 +306,16 @@ impl<S: SampleStore> Keeper<S> {
                 overflow,
                 buffer,
                 options,
+                ahead,
                 ..
             } = self;
+            let take_ahead = &mut || {
+                if ahead.is_none() && buffer.rows() >= options.batch_rows {
+                    *ahead = take(buffer, options);
+                }
+            };
             match beside(
-                store.write(&batch, path),
+                store.write_meanwhile(&batch, path, take_ahead),
                 overflow.as_mut(),
                 buffer,
                 options,
@@ -463,7 +477,8 @@ impl<S: SampleStore> Keeper<S> {
     fn give_up(&self, in_hand: u64) -> u64 {
         let mut rest = Vec::new();
         self.buffer.take(usize::MAX, &mut rest);
-        let unsaved = in_hand + rest.len() as u64;
+        let ahead = self.ahead.as_ref().map_or(0, |taken| taken.batch.rows());
+        let unsaved = in_hand + (ahead + rest.len()) as u64;
         telemetry::samples_dropped(DropReason::Shutdown, unsaved);
         tracing::error!(
             samples = unsaved,
@@ -471,6 +486,19 @@ impl<S: SampleStore> Keeper<S> {
         );
         unsaved
     }
+}
+
+/// The next batch, where there are samples.
+fn take(buffer: &SampleBuffer, options: &KeeperOptions) -> Option<Taken> {
+    let mut samples = Vec::with_capacity(buffer.rows().min(options.batch_rows));
+    buffer.take(options.batch_rows, &mut samples);
+    if samples.is_empty() {
+        return None;
+    }
+    let _unsaved = buffer.in_hand(&samples);
+    let agent = options.agent.clone();
+    let batch = Batch { agent, samples };
+    Some(Taken { batch, _unsaved })
 }
 
 /// Waits for the store without letting the buffer overflow meanwhile, where there is a spool; nor longer than

@@ -39,7 +39,7 @@ use crate::domain::Secret;
 pub use audit::{Audit, AuditWindow, EndpointAudit};
 pub use catalog::{Changes, Cursor};
 pub use clock::ClockOffset;
-pub use compare::{ArmRows, CompareQuery, Compared, Probes};
+pub use compare::{ArmRows, CompareQuery, Compared};
 pub use connect::{ConnectError, Connection, Database};
 pub use copy::{Encoded, RowEncoder};
 pub use listen::ChangeListener;

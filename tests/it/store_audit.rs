@@ -2,35 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::Client;
 use watcher::domain::Timestamp;
-use watcher::store::timescale::{Audit, AuditWindow, Timescale};
+use watcher::store::timescale::{Audit, AuditWindow};
 
-use crate::support::database::{TestDatabase, number};
+use crate::support::database::number;
+use crate::support::scene::Scene;
 
 mod arms;
 
-/// A database with two endpoints every 10 s (so 6 ticks a minute each), known since an hour before minute 0.
-struct Scene {
-    database: TestDatabase,
-    client: Client,
-    store: Timescale,
-    zero_us: i64,
-}
-
+/// Two endpoints every 10 s (so 6 ticks a minute each), known since an hour before minute 0.
 impl Scene {
     async fn new() -> Self {
-        let database = TestDatabase::migrated().await;
-        let client = database.client().await;
-        let store = database.open();
-        let sql = "select (extract(epoch from date_trunc('minute', now() - interval '30 minutes')) * 1000000)::bigint";
-        let zero_us = number(&client, sql).await;
-        let scene = Self {
-            database,
-            client,
-            store,
-            zero_us,
-        };
+        let scene = Self::empty().await;
         scene
             .sql("insert into endpoints (id, url, interval_s) values (1, 'http://a/', 10), (2, 'http://b/', 10)")
             .await;
@@ -38,20 +21,6 @@ impl Scene {
             .sql("update endpoint_schedules set valid = tstzrange(minute(-60), null)")
             .await;
         scene
-    }
-
-    /// Runs SQL in which `minute(n)` stands for an instant.
-    async fn sql(&self, sql: &str) {
-        let minute = format!(
-            "create or replace function pg_temp.minute(n numeric) returns timestamptz language sql immutable
-             return timestamptz 'epoch' + interval '1 microsecond' * {}::double precision + n * interval '1 minute'",
-            self.zero_us
-        );
-        let sql = sql.replace("minute(", "pg_temp.minute(");
-        self.client
-            .batch_execute(&format!("{minute}; {sql}"))
-            .await
-            .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
 
     /// An agent of share `index` of `count` that ran from minute `from`; `end` is `ended` and `end_reason`.
@@ -87,11 +56,7 @@ impl Scene {
     }
 
     async fn audit(&self, from: i64, to: i64) -> Audit {
-        let at = |minute: i64| Timestamp::from_micros(self.zero_us + minute * 60_000_000);
-        let window = AuditWindow {
-            since: at(from),
-            until: at(to),
-        };
+        let window = self.window(from * 60, to * 60);
         let audit = self.store.audit(window).await.expect("an audit");
         let (total, endpoints) = self.store.audit_endpoints(window).await.expect("an audit");
         assert_eq!(total, audit);

@@ -7,5 +7,6 @@ pub(crate) mod name_server;
 pub(crate) mod pgbouncer;
 pub(crate) mod prober;
 pub(crate) mod process;
+pub(crate) mod scene;
 
 pub(crate) mod target;

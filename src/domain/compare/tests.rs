@@ -56,16 +56,6 @@ impl Random {
     }
 }
 
-/// As compare.sql does.
-fn bin_of(value: f64) -> i32 {
-    let rounded = value.round();
-    if rounded.abs() < 256.0 {
-        return rounded as i32;
-    }
-    let from_zero = 256.0 + ((rounded.abs() / 256.0).ln() * 256.0).floor();
-    (rounded.signum() * from_zero) as i32
-}
-
 #[test]
 fn a_bin_holds_what_is_put_into_it() {
     for value in [
@@ -185,7 +175,9 @@ fn too_little_is_said_and_not_guessed() {
     let mut masses = day.masses(1);
     masses.retain(|mass| mass.block < 5 || mass.side == Side::A);
     assert_eq!(quantiles(&masses)[0], Err(TooLittle::Blocks { found: 5 }));
-    assert_eq!(quantiles(&[])[0], Err(TooLittle::Blocks { found: 0 }));
+    let (found, needed) = (0.0, 20.0);
+    let nothing = Err(TooLittle::Samples { found, needed });
+    assert_eq!(quantiles(&[]), [nothing; 3]);
 }
 
 #[test]
@@ -214,6 +206,31 @@ fn shares_and_means_have_intervals_that_hold_the_truth() {
     }
     assert!((52..=60).contains(&held), "{held} of 60");
     assert!(ratio(&[]).is_err());
+}
+
+#[test]
+fn where_nothing_was_down_the_interval_says_how_much_may_have_been_missed() {
+    let parts = |down: f64| -> Vec<Part> {
+        let places = (0..20).flat_map(|block| (0..10).map(move |group| (group, block)));
+        let sides = places.flat_map(|place| [Side::A, Side::B].map(|side| (place, side)));
+        sides
+            .map(|((group, block), side)| Part {
+                group,
+                block,
+                side,
+                sum: down,
+                of: 5.0,
+            })
+            .collect()
+    };
+    // A thousand probes an arm: by the rule of three up to 3 in a thousand may be down.
+    for down in [0.0, 5.0] {
+        let found = share(&parts(down)).unwrap();
+        assert_eq!(found.difference(), 0.0);
+        assert!((0.002..0.004).contains(&found.high), "{found:?}");
+        assert!((found.high + found.low).abs() < 1e-9, "{found:?}");
+    }
+    assert!(share(&[]).is_err());
 }
 
 #[test]

@@ -222,11 +222,13 @@ impl SampleStore for Store {
         self.0.borrow().connected
     }
 
-    fn write<'a>(
+    fn write_meanwhile<'a>(
         &'a mut self,
         batch: &'a Batch,
         path: WritePath,
+        meanwhile: &'a mut dyn FnMut(),
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        meanwhile();
         let written = self.0.borrow_mut().write(&ids(batch), path);
         Box::pin(async move { written })
     }

@@ -52,11 +52,13 @@ impl SampleStore for Store {
         Box::pin(async move { if fails { Err(lost(0)) } else { Ok(()) } })
     }
 
-    fn write<'a>(
+    fn write_meanwhile<'a>(
         &'a mut self,
         batch: &'a Batch,
         path: WritePath,
+        meanwhile: &'a mut dyn FnMut(),
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        meanwhile();
         let mut world = self.0.borrow_mut();
         let rows = batch.rows();
         world.writes.push((rows, path));

@@ -12,7 +12,7 @@ use super::audit::AuditWindow;
 use super::sessions::instant;
 use super::{Error, Timescale};
 use crate::domain::Timestamp;
-use crate::domain::compare::{BLOCK_S_MIN, CLUSTERS_MAX, Mass, Part, Side};
+use crate::domain::compare::{BLOCK_S_MIN, CLUSTERS_MAX, Cell, Paired, Side};
 
 /// Reads every row of the window once and sorts it by endpoint: as long as an audit may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -34,65 +34,32 @@ pub struct CompareQuery<'a> {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ArmRows {
     /// By outcome.
-    pub outcomes: BTreeMap<String, i64>,
+    pub outcomes: BTreeMap<&'static str, i64>,
     /// To which the agent may have added too much.
     pub suspect: i64,
     /// That have a value of the metric, passed, and are not suspect.
     pub usable: i64,
-    /// Endpoints at which this arm has the lower median.
-    pub lower_at: i64,
+}
+
+impl ArmRows {
+    /// All that was not skipped.
+    pub fn probed(&self) -> i64 {
+        let probed = |(outcome, rows): (&&str, &i64)| (*outcome != "skipped").then_some(*rows);
+        self.outcomes.iter().filter_map(probed).sum()
+    }
 }
 
 /// What two arms measured at the same endpoints in the same time.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Compared {
-    /// Each arm's rows.
+    /// Each arm's rows, also of endpoints that the other has none of.
     pub rows: [ArmRows; 2],
-    /// The metric, for quantiles.
-    pub masses: Vec<Mass>,
-    /// Probes, those that were down, and their CPU time in µs.
-    pub probes: Vec<Probes>,
-    /// Endpoints (at a location) that both arms probed.
-    pub endpoints: i64,
+    /// The endpoints that both arms probed.
+    pub paired: Paired,
     /// Length of a block of time.
     pub block: Duration,
-    /// The median of the endpoints' medians, µs.
-    pub middle: f64,
     /// From when until when both arms ran, though perhaps not all of it.
     pub ran: Option<(Timestamp, Timestamp)>,
-}
-
-/// Probes of one side, of a group of endpoints in a block of time.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Probes {
-    group: u32,
-    block: u32,
-    side: Side,
-    probed: f64,
-    down: f64,
-    cpu_us: f64,
-}
-
-impl Probes {
-    /// For the share that is down.
-    pub fn failures(&self) -> Part {
-        self.part(self.down)
-    }
-
-    /// For the mean CPU time.
-    pub fn cost(&self) -> Part {
-        self.part(self.cpu_us)
-    }
-
-    fn part(&self, sum: f64) -> Part {
-        Part {
-            group: self.group,
-            block: self.block,
-            side: self.side,
-            sum,
-            of: self.probed,
-        }
-    }
 }
 
 impl Timescale {
@@ -133,7 +100,7 @@ impl Timescale {
             transaction
                 .batch_execute(include_str!("compare_session.sql"))
                 .await?;
-            let parameters: [&(dyn ToSql + Sync); 9] = [
+            let parameters: [&(dyn ToSql + Sync); 8] = [
                 &a,
                 &b,
                 &since,
@@ -141,15 +108,29 @@ impl Timescale {
                 &location,
                 &metric,
                 &clusters,
-                &clusters,
                 &BLOCK_S_MIN,
             ];
             let rows = transaction.query_raw(include_str!("compare.sql"), parameters);
             let mut rows = pin!(rows.await?);
             let mut compared = Compared::default();
+            // One endpoint at a time: what all of them measured need not fit into memory.
+            let mut endpoint = None;
+            let mut cells = Vec::new();
             while let Some(row) = rows.try_next().await? {
-                compared.take(&row)?;
+                compared.take_extent(&row)?;
+                let Some(id) = row.try_get::<_, Option<i64>>(3)? else {
+                    break;
+                };
+                let next = Some((id, row.try_get::<_, i32>(4)?));
+                if endpoint != next {
+                    compared.paired.add(&cells);
+                    cells.clear();
+                    endpoint = next;
+                }
+                cells.push(compared.take_cell(&row)?);
             }
+            compared.paired.add(&cells);
+            compared.paired.finish();
             transaction.commit().await?;
             Ok(compared)
         })
@@ -158,53 +139,38 @@ impl Timescale {
 }
 
 impl Compared {
-    fn take(&mut self, row: &Row) -> Result<(), PgError> {
-        let number = |at| row.try_get::<_, i32>(at).map(i32::cast_unsigned);
-        let (group, block) = (number(1)?, number(2)?);
-        let side = match row.try_get::<_, i32>(3)? {
+    fn take_extent(&mut self, row: &Row) -> Result<(), PgError> {
+        let at = |column| row.try_get(column).map(Timestamp::from_micros);
+        self.ran = Some((at(0)?, at(1)?));
+        self.block = Duration::from_secs_f64(row.try_get(2)?);
+        Ok(())
+    }
+
+    fn take_cell(&mut self, row: &Row) -> Result<Cell, PgError> {
+        let side = match row.try_get::<_, i32>(5)? {
             0 => Side::A,
             _ => Side::B,
         };
-        let bin = row.try_get(4)?;
-        let x: f64 = row.try_get(5)?;
-        let y = || Ok::<f64, PgError>(row.try_get::<_, Option<f64>>(6)?.unwrap_or_default());
-        let z = || Ok::<f64, PgError>(row.try_get::<_, Option<f64>>(7)?.unwrap_or_default());
-        let label =
-            || Ok::<String, PgError>(row.try_get::<_, Option<String>>(8)?.unwrap_or_default());
+        let values: Vec<i32> = row.try_get(13)?;
         let arm = &mut self.rows[side as usize];
-        match row.try_get::<_, i32>(0)? {
-            0 => {
-                arm.outcomes.insert(label()?, x as i64);
-                arm.suspect += y()? as i64;
-                arm.usable += z()? as i64;
+        let mut count = |column, outcome| -> Result<f64, PgError> {
+            let rows: i64 = row.try_get(column)?;
+            if rows > 0 {
+                *arm.outcomes.entry(outcome).or_default() += rows;
             }
-            1 => self.masses.push(Mass {
-                group,
-                block,
-                side,
-                bin,
-                weight: x,
-            }),
-            2 => self.probes.push(Probes {
-                group,
-                block,
-                side,
-                probed: x,
-                down: y()?,
-                cpu_us: z()?,
-            }),
-            3 => {
-                self.endpoints = x as i64;
-                self.block = Duration::from_secs_f64(y()?);
-                self.middle = z()?;
-                let label = label()?;
-                let mut ends = label.split(' ').filter_map(|us| us.parse().ok());
-                self.ran = ends.next().zip(ends.next()).map(|(since, until)| {
-                    (Timestamp::from_micros(since), Timestamp::from_micros(until))
-                });
-            }
-            _ => arm.lower_at = x as i64,
-        }
-        Ok(())
+            Ok(rows as f64)
+        };
+        let (up, degraded, down) = (count(7, "up")?, count(8, "degraded")?, count(9, "down")?);
+        count(10, "skipped")?;
+        arm.suspect += row.try_get::<_, i64>(11)?;
+        arm.usable += values.len() as i64;
+        Ok(Cell {
+            side,
+            block: row.try_get::<_, i32>(6)?.cast_unsigned(),
+            probed: up + degraded + down,
+            down,
+            cpu_us: row.try_get::<_, i64>(12)? as f64,
+            values,
+        })
     }
 }

@@ -9,7 +9,7 @@ use watcher::store::timescale::Gap;
 use watcher::store::{GapReason, Session};
 
 use super::*;
-use crate::support::database::row;
+use crate::support::database::{TestDatabase, row};
 
 impl Scene {
     /// A session of `arm` of `arms` (none: of every tick), of the share `index` of `count`.
