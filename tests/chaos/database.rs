@@ -481,10 +481,17 @@ async fn poison(run: &mut Run) -> anyhow::Result<Outcome> {
         judged.missing == refused,
         format!("missing: {}", judged.missing_by()),
     );
-    // The oracle knows of these too: served, and in no row.
+    // The oracle knows of these too: served, and in no row. All but those that asked the target nothing, as far as is
+    // known: on a starved machine a poisoned endpoint's tick may be skipped, and its sample is refused like any other.
+    let unasked =
+        "select count(*) from refused_samples where sample->>'outcome' in ('skipped', 'down')";
+    let unasked: i64 = client.query_one(unasked, &[]).await?.get(0);
     outcome.bar(
-        judged.lost == refused,
-        format!("{} served without a row, {refused} refused", judged.lost),
+        (refused - unasked..=refused).contains(&judged.lost),
+        format!(
+            "{} served without a row, {refused} refused, of which {unasked} may not have been served",
+            judged.lost
+        ),
     );
     outcome.must_be_seen(refused.unsigned_abs(), 1);
     outcome.figure("endpoints poisoned", poisoned);
