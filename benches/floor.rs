@@ -4,7 +4,8 @@
 //! [--tls CA.pem] [--keep-alive]` prints CPU µs per request (user and system time of this process), so that an agent
 //! driven at the same rate against the same server can be put beside it. One current-thread runtime, one task a
 //! request, at most 1 000 under way. Connect, GET, read to the end, close; with `--keep-alive` on connections that
-//! stay; with `--tls` after a full handshake, verified against that authority. scripts/bench runs it.
+//! stay; with `--tls` after a full handshake, the certificate verified against that authority each time (the agent
+//! remembers what it found good, see `net::tls::remembered`). scripts/bench runs it.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

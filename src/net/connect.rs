@@ -224,7 +224,7 @@ nix::getsockopt_impl!(
 
 /// How long the kernel waited from SYN to SYN/ACK, however late a thread notices. To be asked of a connection over which
 /// nothing was sent yet: later the figure is an average. None where the kernel does not say, or has sent the SYN again.
-/// Costs 0.5 µs.
+/// Costs 1 to 2 µs where the caches are cold, 0.7 in a loop.
 pub fn kernel_rtt(stream: &TcpStream) -> Option<Duration> {
     let words = getsockopt(stream, TcpInfo).ok()?;
     let rtt = words[offset_of!(libc::tcp_info, tcpi_rtt) / 4];
