@@ -1,6 +1,7 @@
 """scripts/bench, once everything that it needs is there: plans, runs, prints. See that script for what it does."""
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -90,26 +91,50 @@ def run(bench, plan, repeat):
     """All steps, then all again: what drifts on a machine drifts for all."""
     runs = [[] for _ in plan]
     for turn in range(repeat):
-        for at, (name, what, who, measure) in enumerate(plan):
-            begun = time.monotonic()
-            result = measure(bench)
-            said = "not here" if result is None else f"{result['us']:.1f} us, {result['rate']:.0f}/s"
-            print(f"{name}: {who}: {said} ({time.monotonic() - begun:.0f} s, run {turn + 1} of {repeat})",
-                  file=sys.stderr, flush=True)
-            if result is not None:
-                runs[at].append(result)
+        said = f"run {turn + 1} of {repeat}"
+        for _, group in itertools.groupby(range(len(plan)), key=lambda at: plan[at][0]):
+            for at, result in compared(bench, plan, list(group), said):
+                if result is not None:
+                    runs[at].append(result)
     return [
         {"name": name, "what": what, "who": who} | middle(taken)
         for (name, what, who, _), taken in zip(plan, runs) if taken
     ]
 
 
+def compared(bench, plan, group, said):
+    """One turn of a group, and what each costs beside its first. A floor is taken before the others and after them:
+    a shared machine can be half as fast from one half minute to the next."""
+    first, *others = group
+    base = measured(bench, plan[first], said)
+    results = [(at, measured(bench, plan[at], said)) for at in others]
+    if plan[first][2] == "floor":
+        after = measured(bench, plan[first], said)
+        base = {key: statistics.mean((base[key], after[key])) for key in base}
+    for at, result in results:
+        if result is not None:
+            result["ratio"] = result["us"] / base["us"]
+    return [(first, base), *results]
+
+
+def measured(bench, step, said):
+    name, _, who, measure = step
+    begun = time.monotonic()
+    result = measure(bench)
+    found = "not here" if result is None else f"{result['us']:.1f} us, {result['rate']:.0f}/s"
+    print(f"{name}: {who}: {found} ({time.monotonic() - begun:.0f} s, {said})", file=sys.stderr, flush=True)
+    return result
+
+
 def middle(taken):
-    """The median of each figure, and the spread of the main one."""
+    """The median of each figure, and the spread of the cost and of what it is beside another's in the same run."""
     keys = [key for key in taken[0] if all(key in one for one in taken)]
-    merged = {key: statistics.median(one[key] for one in taken) for key in keys}
-    spread = [one["us"] for one in taken]
-    return merged | {"us_min": min(spread), "us_max": max(spread), "runs": len(taken)}
+    merged = {key: statistics.median(one[key] for one in taken) for key in keys} | {"runs": len(taken)}
+    for key in ("us", "ratio"):
+        if key in merged:
+            spread = [one[key] for one in taken]
+            merged |= {f"{key}_min": min(spread), f"{key}_max": max(spread)}
+    return merged
 
 
 if __name__ == "__main__":

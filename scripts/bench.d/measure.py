@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from world import MEASURED, REST, Process, Trouble, audit, free_port, get, wait_for
+from world import MEASURED, REST, Process, Stolen, Trouble, audit, free_port, get, wait_for
 
 INTERVAL = 5
 FLOOR_LINE = re.compile(r"floor: (\d+) requests in ([\d.]+) s \((\d+)/s\), (\d+) failed, ([\d.]+) us")
@@ -17,6 +17,8 @@ class Bench:
 
     def __init__(self, work, peers, database, nginx, seconds):
         self.work, self.peers, self.database, self.nginx, self.seconds = work, peers, database, nginx, seconds
+        # Twice, before the others of its group and after them.
+        self.floor_seconds = max(seconds // 2, 2)
         self.watcher, self.floor_binary = os.environ["WATCHER_BIN"], os.environ["FLOOR_BIN"]
 
     def address(self, tls):
@@ -26,6 +28,7 @@ class Bench:
         """CPU of these processes per thing counted, over the bench's seconds."""
         for process in processes:
             process.must_run()
+        stolen = Stolen()
         before, counted, at = [process.cpu() for process in processes], count(), time.monotonic()
         time.sleep(self.seconds)
         after, counted_after, until = [process.cpu() for process in processes], count(), time.monotonic()
@@ -37,23 +40,24 @@ class Bench:
         user, system = (sum(b[i] - a[i] for a, b in zip(before, after)) / done for i in (0, 1))
         return {
             "us": user + system, "user_us": user, "sys_us": system, "rate": done / (until - at), "count": done,
-            "rss": sum(process.resident_bytes() for process in processes),
+            "rss": sum(process.resident_bytes() for process in processes), "stolen": stolen.percent(),
         }
 
     def floor(self, rate, path="/e/1", tls=False, keep_alive=False, seconds=None):
         """The bare loop. Its whole run is counted: it does nothing else."""
-        seconds = seconds or self.seconds
+        seconds = seconds or self.floor_seconds
         command = [self.floor_binary, "--address", self.address(tls), "--path", path, "--rate", str(rate),
                    "--seconds", str(seconds)]
         command += ["--tls", str(self.nginx.ca)] if tls else []
         command += ["--keep-alive"] if keep_alive else []
+        stolen = Stolen()
         process = Process("floor", command, self.work, MEASURED)
         if process.child.wait(seconds + 60):
             raise Trouble(f"the floor ended with {process.child.returncode}; see {process.log}")
         found = FLOOR_LINE.search(process.log.read_text())
         if not found or int(found[4]) > int(found[1]) // 1000:
             raise Trouble(f"the floor's requests failed; see {process.log}")
-        return {"us": float(found[5]), "rate": float(found[3]), "count": int(found[1])}
+        return {"us": float(found[5]), "rate": float(found[3]), "count": int(found[1]), "stolen": stolen.percent()}
 
     def agent(self, rate, path="", tls=False, keep_alive=False, seconds=None, extra=(), then=None):
         """One agent process with `rate` × 5 endpoints at 5 s, a pattern checked, rows stored. `then` is called before it is

@@ -4,30 +4,26 @@ import subprocess
 import textwrap
 
 
-def floor_of(results, name):
-    return next((one for one in results if one["name"] == name and one["who"] == "floor"), None)
-
-
-def agent_of(results, name):
-    return next((one for one in results if one["name"] == name and one["who"] == "agent"), None)
+def spread(one, key, form):
+    """The median, and the least and the most of several runs."""
+    text = form.format(one[key])
+    if one["runs"] > 1:
+        text += f" ({form.format(one[key + '_min'])}–{form.format(one[key + '_max'])})"
+    return text
 
 
 def ratio(results, one):
-    """To the floor in its group; where there is none, the peer to the agent."""
-    floor = floor_of(results, one["name"])
-    if floor and one is not floor:
-        return f"{one['us'] / floor['us']:.2f} x floor"
-    agent = agent_of(results, one["name"])
-    if agent and one is not agent and not floor:
-        return f"{one['us'] / agent['us']:.1f} x agent"
-    return ""
+    """To the first of its group, each in the same run."""
+    if "ratio" not in one:
+        return ""
+    first = next(other for other in results if other["name"] == one["name"])
+    return f"{spread(one, 'ratio', '{:.2f}' if first['who'] == 'floor' else '{:.1f}')} x {first['who']}"
 
 
 def table(facts, results):
-    head = ["what", "who", "µs/probe", "user", "sys", "rate/s", "RSS MB", "ratio", "lag p99 ms", "rows"]
+    head = ["what", "who", "µs/probe", "user", "sys", "rate/s", "RSS MB", "ratio", "lag p99 ms", "stolen %", "rows"]
     rows = []
     for one in results:
-        spread = f" ({one['us_min']:.1f}–{one['us_max']:.1f})" if one["runs"] > 1 else ""
         split = [f"{one[key]:.1f}" if key in one else "" for key in ("user_us", "sys_us")]
         lag = f"{one['lag_p99_us'] / 1000:.2f}" if "lag_p99_us" in one else ""
         stored = ""
@@ -38,8 +34,8 @@ def table(facts, results):
         if "recovered_s" in one:
             stored += f"; {one['recovered_s']:.1f} s after the fall lag p99 is {one['calm_lag_p99_us'] / 1000:.1f} ms"
         rss = f"{one['rss'] / 1e6:.0f}" if "rss" in one else ""
-        rows.append([f"{one['name']}: {one['what']}", one["who"], f"{one['us']:.1f}{spread}", *split,
-                     f"{one['rate']:.0f}", rss, ratio(results, one), lag, stored])
+        rows.append([f"{one['name']}: {one['what']}", one["who"], spread(one, "us", "{:.1f}"), *split,
+                     f"{one['rate']:.0f}", rss, ratio(results, one), lag, f"{one['stolen']:.1f}", stored])
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"  # noqa: E731
     said = ", ".join(f"{key} {value}" for key, value in facts.items())

@@ -16,6 +16,25 @@ MEASURED = {CORES[0]}
 REST = set(CORES[1:]) or MEASURED
 
 
+class Stolen:
+    """What part of the measured core's time its host gave to others since this was made, percent: a figure taken
+    while that was much says little."""
+
+    def __init__(self):
+        self.before = self.look()
+
+    @staticmethod
+    def look():
+        lines = pathlib.Path("/proc/stat").read_text().splitlines()
+        times = {name: list(map(int, ticks)) for name, *ticks in map(str.split, lines) if name[3:].isdigit()}
+        cores = [times[f"cpu{core}"][:8] for core in MEASURED]
+        return sum(core[7] for core in cores), sum(map(sum, cores))
+
+    def percent(self):
+        stolen, all_of_it = (now - before for now, before in zip(self.look(), self.before))
+        return 100 * stolen / max(all_of_it, 1)
+
+
 class Trouble(Exception):
     """Something that the bench needs is not there; the text says what and where to look."""
 
