@@ -51,9 +51,9 @@ piece as materialized (
     ) p
     left join cover c on c.location = p.location and c.residue = p.residue
     cross join lateral (
-        select true as answered, r as during from unnest(c.during * tstzmultirange(p.during)) as r
+        select true as answered, r as during from spans(c.during * tstzmultirange(p.during)) as r
         union all
-        select false, r from unnest(tstzmultirange(p.during) - coalesce(c.during, tstzmultirange())) as r
+        select false, r from spans(tstzmultirange(p.during) - coalesce(c.during, tstzmultirange())) as r
     ) part
 ),
 -- The rows on due ticks, by piece. One pass over the window.
