@@ -1,23 +1,28 @@
 //! One function per fact. What a number is called is in `names`; who reads it is in the exporters. No label ever
 //! carries a URL, a host or a name: labels are closed sets.
 
+mod buckets;
 pub mod logging;
 pub mod names;
 pub mod prometheus;
 
+use std::iter::zip;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, counter, gauge, histogram};
 
+use self::buckets::ProbeBuckets;
 use crate::domain::{Outcome, Phases, Reason, Sample, SkipReason};
+
+/// Of a process that probes: as with the recorder, there is one in a process.
+static PROBES: OnceLock<ProbeBuckets> = OnceLock::new();
 
 /// Handles for what is counted per sample: looked up once, since a look-up costs more than the count.
 #[derive(Clone)]
 pub struct ProbeMetrics {
     outcomes: [Counter; 4],
-    phases: [Histogram; 5],
-    duration: Histogram,
-    lag: Histogram,
+    buckets: &'static ProbeBuckets,
     in_flight: Gauge,
     endpoints: Gauge,
     suspect: Counter,
@@ -35,9 +40,7 @@ impl Default for ProbeMetrics {
                 Outcome::Skipped,
             ]
             .map(|outcome| counter!(names::PROBES, "outcome" => outcome.label())),
-            phases: names::PHASES.map(|phase| histogram!(names::PROBE_DURATION, "phase" => phase)),
-            duration: histogram!(names::PROBE_DURATION, "phase" => "total"),
-            lag: histogram!(names::SCHEDULE_LAG),
+            buckets: PROBES.get_or_init(ProbeBuckets::default),
             in_flight: gauge!(names::IN_FLIGHT),
             endpoints: gauge!(names::ENDPOINTS),
             suspect: counter!(names::SUSPECT),
@@ -70,15 +73,12 @@ impl ProbeMetrics {
             processing_us,
             transfer_us,
         } = sample.phases;
-        for (histogram, us) in
-            self.phases
-                .iter()
-                .zip([resolve_us, connect_us, tls_us, processing_us, transfer_us])
-        {
-            record_us(histogram, us);
+        let phases = [resolve_us, connect_us, tls_us, processing_us, transfer_us];
+        for (buckets, us) in zip(&self.buckets.phases, phases) {
+            buckets.record(us);
         }
-        record_us(&self.duration, sample.duration_us);
-        record_us(&self.lag, sample.lag_us);
+        self.buckets.total.record(sample.duration_us);
+        self.buckets.lag.record(sample.lag_us);
     }
 
     /// Probes under way.
@@ -99,12 +99,6 @@ impl ProbeMetrics {
     /// Endpoints that this process probes.
     pub fn endpoints(&self, endpoints: usize) {
         self.endpoints.set(endpoints as f64);
-    }
-}
-
-fn record_us(histogram: &Histogram, us: Option<u32>) {
-    if let Some(us) = us {
-        histogram.record(f64::from(us) / 1e6);
     }
 }
 

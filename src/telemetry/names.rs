@@ -33,6 +33,10 @@ pub(super) const PROCESS_CPU_US: &str = "watcher_process_cpu_microseconds_total"
 pub(super) const PROCESS_RESIDENT: &str = "watcher_process_resident_bytes";
 pub(super) const AGENT_RESTARTS: &str = "watcher_agent_restarts_total";
 
+pub(super) const PROBE_DURATION_HELP: &str =
+    "Duration of probes by phase; total is the whole probe";
+pub(super) const SCHEDULE_LAG_HELP: &str = "Actual start of a probe after its scheduled instant";
+
 /// The phases, in the words of blackbox_exporter.
 pub(super) const PHASES: [&str; 5] = ["resolve", "connect", "tls", "processing", "transfer"];
 
@@ -49,16 +53,6 @@ pub(super) fn describe() {
     describe_counter!(PROBES, "Due probes by outcome");
     describe_counter!(SKIPPED, "Due probes that the agent did not make, by reason");
     describe_counter!(FAILURES, "Probes that ended down, by reason");
-    describe_histogram!(
-        PROBE_DURATION,
-        Unit::Seconds,
-        "Duration of probes by phase; total is the whole probe"
-    );
-    describe_histogram!(
-        SCHEDULE_LAG,
-        Unit::Seconds,
-        "Actual start of a probe after its scheduled instant"
-    );
     describe_gauge!(IN_FLIGHT, "Probes under way");
     describe_gauge!(ENDPOINTS, "Endpoints that this process probes");
     describe_gauge!(

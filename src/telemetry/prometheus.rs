@@ -24,7 +24,11 @@ impl Exporter {
 
     /// The text format, version 0.0.4.
     pub fn render(&self) -> String {
-        self.0.render()
+        let mut text = self.0.render();
+        if let Some(probes) = super::PROBES.get() {
+            probes.render(&mut text);
+        }
+        text
     }
 
     /// Folds recorded values into their buckets. Must be called every few seconds: until then each value is kept.
