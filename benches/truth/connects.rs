@@ -56,7 +56,8 @@ async fn under(
         let (seen, price) = (Rc::clone(&seen), Rc::clone(&price));
         spawn_local(async move {
             let began = Instant::now();
-            let stream = connect(&[address], |_| ()).await.expect("the listener");
+            let connected = connect(&[address], |_| ()).await;
+            let stream = connected.expect("the listener").stream;
             let took = began.elapsed();
             let asked = Instant::now();
             let rtt = kernel_rtt(&stream);

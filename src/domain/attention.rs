@@ -238,6 +238,12 @@ impl Turns {
         asking + hearing + now.saturating_sub(self.began)
     }
 
+    /// Whether the sleep before this turn was so long that the thread may have woken later than the kernel knows of: of a
+    /// shorter one all counts as late.
+    pub fn slept_long(&self) -> bool {
+        self.asleep > SLEEP_UNREAD_MAX
+    }
+
     /// Which turn this is.
     pub const fn number(&self) -> u64 {
         self.turn
@@ -298,6 +304,14 @@ impl Account {
         Arrival { age, error: before }
     }
 
+    /// The event that is seen `now` came `late` ago, as somebody else knows.
+    pub fn noticed(&mut self, turns: &Turns, now: Duration, late: Duration) {
+        let passed = now.saturating_sub(self.until);
+        let before = self.error;
+        self.polled(turns, now);
+        self.error = self.error.max(before + late.min(passed));
+    }
+
     /// What the agent may have added between the last poll and `now`.
     fn added(&self, turns: &Turns, now: Duration) -> Duration {
         if self.turn == turns.turn {
@@ -315,7 +329,8 @@ impl Account {
     /// work waited for the rest of that work; one that came while it slept woke it, and the thread waited for a core;
     /// then others had their turn before the probe.
     ///
-    /// Bytes that the kernel has stamped are late by what the stamp says, if that is less ([`Self::arrived`]).
+    /// Bytes that the kernel has stamped are late by what the stamp says, if that is less ([`Self::arrived`]); a connection
+    /// by what the kernel's own figure leaves, if that is more ([`Self::noticed`]).
     ///
     /// Holds for what this thread sees. Not in it: a peer that itself was late because of us (its turn begins when our
     /// request arrives), and a hypervisor that takes the core away without saying so for less than a tick.

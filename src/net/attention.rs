@@ -131,6 +131,11 @@ pub fn wake_by(by: Option<Instant>) {
     });
 }
 
+/// Whether this thread may have woken later for this turn than the kernel's account shows.
+pub fn slept_long() -> bool {
+    with(|watch| watch.turns.slept_long()).unwrap_or(false)
+}
+
 /// What the thread has lost so far, by the last reading. `None` where it is not watched.
 pub fn lost() -> Option<Lost> {
     with(|watch| watch.turns.lost())
@@ -174,6 +179,16 @@ impl Lateness {
             with(|watch| {
                 let now = now.saturating_duration_since(watch.base);
                 account.polled(&watch.turns, now);
+            });
+        }
+    }
+
+    /// What is seen at `now` came `late` ago.
+    pub fn noticed(&mut self, now: Instant, late: Duration) {
+        if let Some(account) = &mut self.0 {
+            with(|watch| {
+                let now = now.saturating_duration_since(watch.base);
+                account.noticed(&watch.turns, now, late);
             });
         }
     }

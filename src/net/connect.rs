@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -19,6 +19,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::arrival::want_stamps;
+use super::attention;
 use crate::domain::{Failure, SkipReason};
 
 /// How long an address may be silent before the next one is tried beside it (RFC 8305 advises 250 ms).
@@ -48,6 +49,16 @@ pub enum ConnectCause {
     Agent(SkipReason),
 }
 
+/// A connection.
+#[derive(Debug)]
+pub struct Connected {
+    /// Over which nothing was sent yet.
+    pub stream: TcpStream,
+    /// How long ago it was made, as the kernel has it, where that may be more than the thread knows of: no stamp tells when
+    /// an answer to a SYN came.
+    pub late: Option<Duration>,
+}
+
 /// Connects to the first of `addresses` that answers; they are tried in order, the next one when one fails or has been
 /// silent for 250 ms. Has no deadline of its own. `on_dial` is told each address as it is dialled.
 ///
@@ -56,7 +67,7 @@ pub enum ConnectCause {
 pub async fn connect(
     addresses: &[SocketAddr],
     on_dial: impl Fn(IpAddr),
-) -> Result<TcpStream, ConnectError> {
+) -> Result<Connected, ConnectError> {
     let dial = |address: SocketAddr| {
         on_dial(address.ip());
         connect_one(address)
@@ -70,9 +81,9 @@ pub async fn connect(
 async fn staggered<F>(
     addresses: &[SocketAddr],
     dial: impl Fn(SocketAddr) -> F,
-) -> Result<TcpStream, ConnectError>
+) -> Result<Connected, ConnectError>
 where
-    F: Future<Output = Result<TcpStream, ConnectError>>,
+    F: Future<Output = Result<Connected, ConnectError>>,
 {
     let mut waiting = addresses.iter().take(ADDRESSES_MAX).copied();
     let mut dialled = FuturesUnordered::new();
@@ -87,7 +98,7 @@ where
         loop {
             tokio::select! {
                 answer = dialled.next() => match answer {
-                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Ok(connected)) => return Ok(connected),
                     Some(Err(error)) => {
                         let keep = failed.as_ref().is_some_and(|f| matches!(f.cause, ConnectCause::Agent(_)));
                         if !keep {
@@ -128,19 +139,25 @@ static EPHEMERAL: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
     }
 });
 
-async fn connect_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+async fn connect_one(address: SocketAddr) -> Result<Connected, ConnectError> {
     let failed = |source: io::Error| ConnectError {
         address,
         cause: cause(&source, address),
         source,
     };
     let socket = open(address).map_err(failed)?;
+    let dialled = Instant::now();
     let stream = socket.connect(address).await.map_err(failed)?;
+    // A thread with little to do can afford to ask.
+    let asked = attention::slept_long().then(|| kernel_rtt(&stream));
+    let late = asked
+        .flatten()
+        .map(|rtt| dialled.elapsed().saturating_sub(rtt));
     // Dialling a closed port in the ephemeral range of this machine can connect a socket to itself.
     if EPHEMERAL.contains(&address.port()) && stream.local_addr().map_err(failed)? == address {
         return Err(failed(io::ErrorKind::ConnectionRefused.into()));
     }
-    Ok(stream)
+    Ok(Connected { stream, late })
 }
 
 /// A socket that says when bytes came and, when closed, resets.
@@ -301,10 +318,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let dialled = RefCell::new(Vec::new());
-        let stream = connect(&[closed, closed, open], |ip| dialled.borrow_mut().push(ip))
+        let connected = connect(&[closed, closed, open], |ip| dialled.borrow_mut().push(ip))
             .await
             .unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), open);
+        // Nobody watches this thread.
+        assert_eq!(connected.late, None);
+        assert_eq!(connected.stream.peer_addr().unwrap(), open);
         assert_eq!(dialled.borrow().len(), 3);
     }
 
@@ -330,11 +349,34 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let began = std::time::Instant::now();
-        let stream = connect(&[address], |_| ()).await.unwrap();
+        let stream = connect(&[address], |_| ()).await.unwrap().stream;
         std::thread::sleep(Duration::from_millis(50));
         let late = began.elapsed();
         let rtt = kernel_rtt(&stream).unwrap();
         assert!(rtt < late - Duration::from_millis(50), "{rtt:?} {late:?}");
+    }
+
+    #[test]
+    fn a_thread_that_slept_long_asks_the_kernel_when_it_was_connected() {
+        let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
+            .enable_all()
+            .build()
+            .unwrap();
+        let is_told = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            for _ in 0..100 {
+                sleep(Duration::from_millis(5)).await;
+                let began = Instant::now();
+                let connected = connect(&[address], |_| ()).await.unwrap();
+                if let Some(late) = connected.late {
+                    return late <= began.elapsed();
+                }
+                // It was held up between the two, so that another, shorter sleep came before the connection.
+            }
+            false
+        });
+        assert!(is_told);
     }
 
     async fn closed_port() -> SocketAddr {

@@ -91,6 +91,22 @@ impl Meter {
         self.lateness.set(lateness);
     }
 
+    /// Something other than the connection's bytes was read at `now`, of this age by the kernel's stamp: how much of that
+    /// counts, none where the thread is not watched.
+    pub fn heard(&self, now: Instant, age: Option<Duration>) -> Duration {
+        let mut lateness = self.lateness.get();
+        let arrival = lateness.arrived(now, age);
+        self.lateness.set(lateness);
+        arrival.map_or(Duration::ZERO, |arrival| arrival.age)
+    }
+
+    /// What the probe sees `now` came `late` ago.
+    pub fn noticed(&self, now: Instant, late: Duration) {
+        let mut lateness = self.lateness.get();
+        lateness.noticed(now, late);
+        self.lateness.set(lateness);
+    }
+
     /// When the last bytes came, as well as it is known, and what the agent had added by then. `None` when there were none,
     /// when the last read found the end, and where the thread is not watched.
     pub fn arrived(&self) -> Option<(Instant, Duration)> {

@@ -5,6 +5,7 @@
 //! at a time, whoever wants the answer waits for it; the question goes on when the probe that asked first is cut off.
 
 mod cache;
+mod direct;
 mod servers;
 
 use std::cell::{Cell, RefCell};
@@ -16,8 +17,10 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use self::cache::{Answer, Cache};
+use self::direct::Heard;
 use self::servers::Servers;
 use crate::domain::{DnsMode, Failure, IpFamily, SkipReason};
 
@@ -31,7 +34,13 @@ pub struct Resolved {
     pub addresses: Addresses,
     /// How long the answer took; absent for an address written as such and for one from the cache.
     pub took: Option<Duration>,
+    /// When the asker itself heard the answer, and how long that had been there by the kernel's stamp; absent where it came
+    /// through tasks of the resolver.
+    pub heard: Option<Arrived>,
 }
+
+/// When an answer was read, and how long it had been there.
+pub type Arrived = (Instant, Option<Duration>);
 
 /// Why a name has no address.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -72,6 +81,9 @@ type Question = Shared<oneshot::Receiver<Answer>>;
 
 /// How often the system's files are looked at for changes, at most.
 const SYSTEM_LOOK: Duration = Duration::from_secs(5);
+
+/// A name server that is asked directly and says nothing for so long may be dead, or its answer lost.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// Resolves names for all probes of a thread. Used inside a tokio `LocalSet`.
 #[derive(Debug)]
@@ -123,15 +135,51 @@ impl Resolver {
                 return result.map(|addresses| Resolved {
                     addresses,
                     took: None,
+                    heard: None,
                 });
             }
         }
-        let answer = self.question(host, family).await;
-        let result = answer.map_or_else(|_| Err(cut_off()), |answer| answer.result);
+        let (result, heard) = match mode {
+            DnsMode::Cached => (self.asked(host, family).await, None),
+            // Boxed: room for an answer would be part of every probe's future.
+            DnsMode::Fresh => Box::pin(self.heard(host, family)).await,
+        };
         result.map(|addresses| Resolved {
             addresses,
             took: Some(start.elapsed()),
+            heard,
         })
+    }
+
+    /// Asks a name server directly, and all of them by the resolver when that takes long, or more is to be done.
+    async fn heard(
+        &self,
+        host: &str,
+        family: IpFamily,
+    ) -> (Result<Addresses, ResolveError>, Option<Arrived>) {
+        self.follow_system();
+        let servers = Rc::clone(&self.servers.borrow());
+        let all = async {
+            sleep(SILENCE).await;
+            self.asked(host, family).await
+        };
+        tokio::select! {
+            biased;
+            heard = servers.ask_directly(host, family) => match heard {
+                Some(Heard { addresses, at, age }) => (Ok(addresses), Some((at, age))),
+                None => (self.asked(host, family).await, None),
+            },
+            result = all => {
+                servers.ask_another();
+                (result, None)
+            }
+        }
+    }
+
+    /// What the resolver says, which is asked once for all who want to know at a time.
+    async fn asked(&self, host: &str, family: IpFamily) -> Result<Addresses, ResolveError> {
+        let answer = self.question(host, family).await;
+        answer.map_or_else(|_| Err(cut_off()), |answer| answer.result)
     }
 
     /// What it means that a question asked at `since` has no answer yet and its asker cannot wait any longer.
@@ -204,6 +252,7 @@ fn of_literal(address: IpAddr, family: IpFamily) -> Result<Resolved, ResolveErro
     Ok(Resolved {
         addresses: Rc::new([address]),
         took: None,
+        heard: None,
     })
 }
 

@@ -136,6 +136,20 @@ impl Progress {
         self.since.set(None);
     }
 
+    /// The probe itself read a name server's answer `at` this instant, of this age: ends the phase under way when it came.
+    pub(super) fn resolved(&self, at: Instant, age: Option<Duration>) {
+        let late = self.meter.heard(at, age);
+        self.end_phase(at.checked_sub(late).unwrap_or(at));
+    }
+
+    /// The connection was made `late` ago: ends the phase under way then. What has passed since is the agent's.
+    pub(super) fn connected(&self, late: Duration) {
+        let now = Instant::now();
+        self.meter.noticed(now, late);
+        let at = now.checked_sub(late).unwrap_or(now);
+        self.end_phase(at);
+    }
+
     /// The head of the response is there: ends the phase under way when its bytes came, and begins the transfer.
     pub(super) fn enter_transfer(&self) {
         let since = self.phase_since();
@@ -215,6 +229,15 @@ impl Progress {
     }
 
     fn close(&self, now: Instant) {
+        if let (Phase::Resolve, Some(since)) = (self.phase.get(), self.since.get()) {
+            // Questions and answers pass through tasks of the resolver, each of which may have been late.
+            let unseen = attention::unseen(self.asked_in.get()).unwrap_or_default();
+            self.unseen.set(self.unseen.get() + unseen.min(now - since));
+        }
+        self.end_phase(now);
+    }
+
+    fn end_phase(&self, now: Instant) {
         let Some(since) = self.since.take() else {
             return;
         };
@@ -226,11 +249,6 @@ impl Progress {
             Phase::Processing => &mut phases.processing_us,
             Phase::Transfer => &mut phases.transfer_us,
         };
-        if self.phase.get() == Phase::Resolve {
-            // Questions and answers pass through tasks of the resolver, each of which may have been late.
-            let unseen = attention::unseen(self.asked_in.get()).unwrap_or_default();
-            self.unseen.set(self.unseen.get() + unseen.min(now - since));
-        }
         let before = slot.unwrap_or(0);
         *slot = Some(before.saturating_add(micros(now - since)));
         self.phases.set(phases);

@@ -56,6 +56,24 @@ fn waiting_for_a_core_is_in_the_error_of_those_who_were_woken() {
 }
 
 #[test]
+fn what_was_noticed_later_than_the_thread_knows_is_in_the_error() {
+    let mut thread = Thread::default();
+    thread.turns.wake_by(Some(ms(500)));
+    assert!(!thread.turns.slept_long());
+    let open = Account::open(&thread.turns, ms(0));
+    thread.sleeps(0, 100, 2);
+    assert!(thread.turns.slept_long());
+    // Late by more than it waited for a core, by less, and by more than can be.
+    for (late, error) in [(30, 30), (1, 3), (1_000, 101)] {
+        let mut account = open;
+        account.noticed(&thread.turns, ms(101), ms(late));
+        assert_eq!(account.error(), ms(error));
+        account.polled(&thread.turns, ms(102));
+        assert_eq!(account.error(), ms(error + 1));
+    }
+}
+
+#[test]
 fn an_event_that_came_while_the_thread_was_at_work_waited_for_all_of_it() {
     let mut thread = Thread::default();
     thread.sleeps(0, 10, 0);

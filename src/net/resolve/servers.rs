@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::cache::Answer;
+use super::direct::{Direct, Heard};
 use super::{Addresses, ResolveError};
 use crate::domain::{IpFamily, SkipReason};
 use crate::net::connect::exhausted;
@@ -38,6 +39,7 @@ const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 #[derive(Debug)]
 pub(super) struct Servers {
     resolver: Option<TokioResolver>,
+    direct: Direct,
     /// When the files that this was made from were changed.
     files: [Option<SystemTime>; 2],
     slots: Semaphore,
@@ -89,6 +91,7 @@ impl Servers {
         options.cache_size = 0;
         options.timeout = options.timeout.min(DATAGRAM_TIMEOUT);
         options.max_active_requests = QUESTIONS_MAX * 2;
+        let direct = Direct::new(&config, &options);
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
@@ -98,6 +101,7 @@ impl Servers {
             .ok();
         Self {
             resolver,
+            direct,
             files,
             slots: Semaphore::new(QUESTIONS_MAX),
             heard: Cell::new(None),
@@ -126,6 +130,24 @@ impl Servers {
             },
             Err(error) => self.explain(&error, start),
         }
+    }
+
+    /// Asks for the addresses of `name` without the resolver's tasks, for the caller alone. `None` where the answer is not
+    /// a plain one, or nothing can be asked now: then [`Self::ask`] tells.
+    pub(super) async fn ask_directly(&self, name: &str, family: IpFamily) -> Option<Heard> {
+        let _slot = self.slots.try_acquire().ok()?;
+        let heard = tokio::select! {
+            biased;
+            heard = self.direct.ask(name, family) => heard?,
+            never = self.doubt(Instant::now()) => match never {},
+        };
+        self.heard();
+        Some(heard)
+    }
+
+    /// The name server that is asked directly was silent while another was not.
+    pub(super) fn ask_another(&self) {
+        self.direct.prefer_next();
     }
 
     async fn ask_family(
@@ -174,9 +196,13 @@ impl Servers {
 
     fn listen(&self, answer: &Result<Lookup, NetError>) {
         if !answer.as_ref().is_err_and(is_silence) {
-            self.heard.set(Some(Instant::now()));
-            self.doubted.set(None);
+            self.heard();
         }
+    }
+
+    fn heard(&self) {
+        self.heard.set(Some(Instant::now()));
+        self.doubted.set(None);
     }
 
     /// While a question started at `start` is not answered and nothing else is either, asks for the root, one at a

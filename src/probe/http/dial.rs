@@ -8,9 +8,9 @@ use super::hop::Hop;
 use super::link::{UNASKED_BYTES_MAX, Wire};
 use super::transport::Transport;
 use crate::domain::{Connection, Failure, HttpCheck, HttpVersion};
-use crate::net::connect::connect;
+use crate::net::connect::{Connected, connect};
 use crate::net::meter::MeteredIo;
-use crate::net::resolve::is_of;
+use crate::net::resolve::{Resolved, is_of};
 use crate::probe::Prober;
 use crate::probe::fault::Stop;
 use crate::probe::progress::{Phase, Progress};
@@ -24,9 +24,12 @@ pub(super) async fn dial(
 ) -> Result<Wire, Stop> {
     let addresses = addresses(prober, check, hop, progress).await?;
     progress.enter(Phase::Connect);
-    let stream = connect(&addresses, |ip| progress.remote_ip.set(Some(ip)))
+    let Connected { stream, late } = connect(&addresses, |ip| progress.remote_ip.set(Some(ip)))
         .await
         .map_err(|error| Stop::connect(&error))?;
+    if let Some(late) = late {
+        progress.connected(late);
+    }
     if !is_one_segment(check, hop) {
         // Or the last part of a request would wait for the acknowledgement of the first. Where it cannot be set, what is
         // wrong with the connection shows when it is used.
@@ -105,8 +108,14 @@ async fn addresses(
                 .resolve(&hop.target.host, check.ip_family, check.dns)
                 .await
                 .map_err(|error| Stop::resolve(&error))?;
-            if resolved.took.is_none() {
-                progress.retract();
+            match resolved {
+                Resolved { took: None, .. } => progress.retract(),
+                Resolved {
+                    heard: Some((at, age)),
+                    ..
+                } => progress.resolved(at, age),
+                // Through tasks of the resolver: ends with the phase that follows.
+                _ => {}
             }
             let port = hop.target.port;
             resolved

@@ -20,6 +20,12 @@ fn named(name: &str, port: u16) -> Endpoint {
     endpoint(&format!("http://{name}:{port}/"))
 }
 
+fn fresh(name: &str, port: u16) -> Endpoint {
+    endpoint_with(&format!("http://{name}:{port}/"), |check| {
+        check.dns = DnsMode::Fresh;
+    })
+}
+
 #[test]
 fn a_name_is_asked_for_once_within_its_ttl() {
     let (server, target) = (
@@ -47,11 +53,10 @@ fn fresh_names_and_short_ttls_are_asked_for_each_time() {
     let target = target();
     let rig = Rig::with_name_server(server.address);
     let port = target.addr().port();
-    let fresh = endpoint_with(&format!("http://fresh.test:{port}/"), |check| {
-        check.dns = DnsMode::Fresh;
-    });
     for _ in 0..3 {
-        assert!(rig.probe(&fresh).phases.resolve_us.is_some());
+        let sample = rig.probe(&fresh("fresh.test", port));
+        up(&sample);
+        assert!(sample.phases.resolve_us.is_some());
         assert!(
             rig.probe(&named("short.test", port))
                 .phases
@@ -107,18 +112,23 @@ fn what_a_name_server_says_is_told_apart() {
         // Nothing listens there; that it is dialled shows that the second family was asked for.
         ("six.test", Failure::ConnectRefused),
     ] {
-        let sample = rig.probe(&named(name, port));
-        down(&sample, failure);
-        assert!(sample.phases.resolve_us.is_some(), "{name}");
+        for endpoint in [named(name, port), fresh(name, port)] {
+            let sample = rig.probe(&endpoint);
+            down(&sample, failure);
+            assert!(sample.phases.resolve_us.is_some(), "{name}");
+        }
     }
-    let only = |name: &str, family| {
-        rig.probe(&endpoint_with(&format!("http://{name}:{port}/"), |check| {
-            check.ip_family = family;
-        }))
-    };
-    up(&only("four.test", IpFamily::V4));
-    down(&only("four.test", IpFamily::V6), Failure::DnsNotFound);
-    down(&only("six.test", IpFamily::V4), Failure::DnsNotFound);
+    for dns in [DnsMode::Cached, DnsMode::Fresh] {
+        let only = |name: &str, family| {
+            rig.probe(&endpoint_with(&format!("http://{name}:{port}/"), |check| {
+                check.ip_family = family;
+                check.dns = dns;
+            }))
+        };
+        up(&only("four.test", IpFamily::V4));
+        down(&only("four.test", IpFamily::V6), Failure::DnsNotFound);
+        down(&only("six.test", IpFamily::V4), Failure::DnsNotFound);
+    }
 }
 
 #[test]
@@ -139,12 +149,66 @@ fn a_slow_name_is_the_targets_fault() {
 fn a_dead_name_server_is_our_own_fault() {
     let silent = NameServer::start(|_, _| Reply::Silence);
     let rig = Rig::with_name_server(silent.address);
-    let sample = rig.probe(&within(900, named("any.test", 80)));
-    skipped(&sample, SkipReason::ResolverDown);
+    let ask = |rig: &Rig| {
+        for endpoint in [named("any.test", 80), fresh("any.test", 80)] {
+            let sample = rig.probe(&within(900, endpoint));
+            skipped(&sample, SkipReason::ResolverDown);
+        }
+    };
+    ask(&rig);
     let gone = crate::support::prober::closed_port();
-    let rig = Rig::with_name_server(gone);
-    let sample = rig.probe(&within(900, named("any.test", 80)));
-    skipped(&sample, SkipReason::ResolverDown);
+    ask(&Rig::with_name_server(gone));
+}
+
+#[test]
+fn a_silent_name_server_is_not_asked_first_again() {
+    let silent = NameServer::start(|_, _| Reply::Silence);
+    let server = NameServer::start(|_, _| Reply::Addresses(vec![HERE], 60));
+    let target = target();
+    let servers = vec![silent.address, server.address];
+    let rig = Rig::with(PolicyOptions::default(), Some(servers));
+    let endpoint = fresh("a.test", target.addr().port());
+    let first = rig.probe(&endpoint);
+    up(&first);
+    assert!(first.phases.resolve_us.unwrap() >= 300_000);
+    let asked = silent.asked("a.test");
+    let second = rig.probe(&endpoint);
+    up(&second);
+    assert!(second.phases.resolve_us.unwrap() < 300_000);
+    assert_eq!(silent.asked("a.test"), asked);
+}
+
+#[test]
+fn a_slow_fresh_answer_is_timed_from_the_first_question() {
+    let server = NameServer::start(|_, _| {
+        let reply = Reply::Addresses(vec![HERE], 60);
+        Reply::Late(Duration::from_millis(500), Box::new(reply))
+    });
+    let target = target();
+    let rig = Rig::with_name_server(server.address);
+    let sample = rig.probe(&fresh("late.test", target.addr().port()));
+    up(&sample);
+    // The resolver, which is asked after 300 ms, has its answer after 800.
+    let took = sample.phases.resolve_us.unwrap();
+    assert!((500_000..800_000).contains(&took), "{took}");
+}
+
+#[test]
+fn aliases_are_followed_and_forged_answers_are_not_heard() {
+    let server = NameServer::start(|name, _| match name {
+        "alias.test" => Reply::Alias("else.where.test.", vec![HERE]),
+        _ => Reply::Forged(Box::new(Reply::Addresses(vec![HERE], 60))),
+    });
+    let target = target();
+    let rig = Rig::with_name_server(server.address);
+    let port = target.addr().port();
+    for name in ["alias.test", "forged.test"] {
+        for endpoint in [named(name, port), fresh(name, port)] {
+            let sample = rig.probe(&endpoint);
+            up(&sample);
+            assert_eq!(sample.remote_ip, Some(HERE));
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::rdata::CNAME;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 /// What is said to a question.
@@ -17,6 +18,10 @@ pub(crate) enum Reply {
     Code(ResponseCode),
     /// Nothing, ever.
     Silence,
+    /// The name is an alias of this one, which has these addresses.
+    Alias(&'static str, Vec<IpAddr>),
+    /// As the other one, after an answer that somebody else made up, who does not know the question's number.
+    Forged(Box<Reply>),
     /// As the other one, but late.
     Late(Duration, Box<Reply>),
 }
@@ -87,6 +92,31 @@ fn answer(
                 answer(&socket, peer, question, *reply, &name, kind);
             });
             return;
+        }
+        Reply::Forged(reply) => {
+            let mut forged = message.clone();
+            forged.metadata.id ^= 1;
+            let elsewhere = RData::from(IpAddr::from([192, 0, 2, 1]));
+            forged
+                .answers
+                .push(Record::from_rdata(name.clone(), 60, elsewhere));
+            let _ = socket.send_to(&forged.to_vec().unwrap(), peer);
+            return answer(socket, peer, message, *reply, name, kind);
+        }
+        Reply::Alias(of, addresses) => {
+            let of = Name::from_ascii(of).unwrap();
+            let alias = RData::CNAME(CNAME(of.clone()));
+            message
+                .answers
+                .push(Record::from_rdata(name.clone(), 60, alias));
+            return answer(
+                socket,
+                peer,
+                message,
+                Reply::Addresses(addresses, 60),
+                &of,
+                kind,
+            );
         }
         Reply::NoName => message.metadata.response_code = ResponseCode::NXDomain,
         Reply::Code(code) => message.metadata.response_code = code,
