@@ -1,8 +1,10 @@
 """The processes of a bench: started on a core, watched by their own operating system's account, stopped."""
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -101,6 +103,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def server_port():
+    """Below the ports that the kernel gives to clients, as servers' are: the agent looks twice at a connection to those."""
+    for port in random.sample(range(10_000, 30_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Trouble("no free port below 30 000")
+
+
 def get(url, seconds=5):
     with urllib.request.urlopen(url, timeout=seconds) as answer:
         return answer.read().decode()
@@ -130,7 +141,7 @@ class Nginx:
     PATTERN = "you.*welcome"
 
     def __init__(self, binary, folder):
-        self.plain, self.tls = free_port(), free_port()
+        self.plain, self.tls = server_port(), server_port()
         root = folder / "nginx"
         (root / "www").mkdir(parents=True, exist_ok=True)
         (root / "tmp").mkdir(exist_ok=True)

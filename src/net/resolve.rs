@@ -159,6 +159,7 @@ impl Resolver {
     ) -> (Result<Addresses, ResolveError>, Option<Arrived>) {
         self.follow_system();
         let servers = Rc::clone(&self.servers.borrow());
+        let server = servers.directly();
         let all = async {
             sleep(SILENCE).await;
             self.asked(host, family).await
@@ -170,7 +171,7 @@ impl Resolver {
                 None => (self.asked(host, family).await, None),
             },
             result = all => {
-                servers.ask_another();
+                servers.was_silent(server);
                 (result, None)
             }
         }

@@ -79,11 +79,17 @@ impl Direct {
         }
     }
 
-    /// Another name server is asked from now on.
-    pub(super) fn prefer_next(&self) {
-        let next = self.preferred.get() + 1;
-        self.preferred
-            .set(next.checked_rem(self.servers.len()).unwrap_or(0));
+    /// Which name server is asked now.
+    pub(super) fn preferred(&self) -> usize {
+        self.preferred.get()
+    }
+
+    /// The name server that was asked was silent: from now on another is. Many may say so of the same one.
+    pub(super) fn leave(&self, silent: usize) {
+        if self.preferred.get() == silent {
+            let next = (silent + 1).checked_rem(self.servers.len());
+            self.preferred.set(next.unwrap_or(0));
+        }
     }
 
     /// Asks for the addresses of `host`: IPv4 first and IPv6 when there is none, or one of the two. `None` where that is not
@@ -335,20 +341,18 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_left_for_the_next_and_the_last_for_the_first() {
+    fn a_silent_server_is_left_once_for_the_next_and_the_last_for_the_first() {
         let direct = direct(1);
-        let order: Vec<usize> = (0..3)
-            .map(|_| {
-                direct.prefer_next();
-                direct.preferred.get()
-            })
-            .collect();
-        assert_eq!(order, [1, 0, 1]);
+        let leave = |silent| {
+            direct.leave(silent);
+            direct.preferred()
+        };
+        assert_eq!([0, 0, 1, 1].map(leave), [1, 1, 0, 0]);
         let nobody = Direct {
             servers: Vec::new(),
             ..direct
         };
-        nobody.prefer_next();
-        assert_eq!(nobody.preferred.get(), 0);
+        nobody.leave(0);
+        assert_eq!(nobody.preferred(), 0);
     }
 }

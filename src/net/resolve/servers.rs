@@ -23,7 +23,7 @@ use super::{Addresses, ResolveError};
 use crate::domain::{IpFamily, SkipReason};
 use crate::net::connect::exhausted;
 
-/// Questions under way at a time. Each holds a socket for as long as a name server takes; ten thousand endpoints that
+/// Questions under way at a time, directly and by the resolver each. One holds a socket for as long as a name server takes; ten thousand endpoints that
 /// start together must not use up the descriptors that their probes need.
 const QUESTIONS_MAX: usize = 256;
 /// A datagram is taken for lost after this. `resolv.conf`'s default of 5 s is as long as a whole probe may take.
@@ -43,6 +43,8 @@ pub(super) struct Servers {
     /// When the files that this was made from were changed.
     files: [Option<SystemTime>; 2],
     slots: Semaphore,
+    /// Of those that are asked directly: they wait beside the resolver's when a server is silent.
+    direct_slots: Semaphore,
     /// When a server last said anything.
     heard: Cell<Option<Instant>>,
     /// Since when the question for the root has been waiting.
@@ -104,6 +106,7 @@ impl Servers {
             direct,
             files,
             slots: Semaphore::new(QUESTIONS_MAX),
+            direct_slots: Semaphore::new(QUESTIONS_MAX),
             heard: Cell::new(None),
             doubted: Cell::new(None),
         }
@@ -135,7 +138,7 @@ impl Servers {
     /// Asks for the addresses of `name` without the resolver's tasks, for the caller alone. `None` where the answer is not
     /// a plain one, or nothing can be asked now: then [`Self::ask`] tells.
     pub(super) async fn ask_directly(&self, name: &str, family: IpFamily) -> Option<Heard> {
-        let _slot = self.slots.try_acquire().ok()?;
+        let _slot = self.direct_slots.try_acquire().ok()?;
         let heard = tokio::select! {
             biased;
             heard = self.direct.ask(name, family) => heard?,
@@ -145,9 +148,14 @@ impl Servers {
         Some(heard)
     }
 
-    /// The name server that is asked directly was silent while another was not.
-    pub(super) fn ask_another(&self) {
-        self.direct.prefer_next();
+    /// Which name server is asked directly, and how to say that it was silent.
+    pub(super) fn directly(&self) -> usize {
+        self.direct.preferred()
+    }
+
+    /// See [`Self::directly`].
+    pub(super) fn was_silent(&self, server: usize) {
+        self.direct.leave(server);
     }
 
     async fn ask_family(
