@@ -3,6 +3,9 @@
 //!
 //! The cache is our own because a sample has to say whether its name was asked for. One question per name is under way
 //! at a time, whoever wants the answer waits for it; the question goes on when the probe that asked first is cut off.
+//!
+//! A fresh name is not shared, and ends with its probe: that asks by itself (`direct`), and what is above only where there
+//! is more to it than a plain answer.
 
 mod cache;
 mod direct;

@@ -89,6 +89,8 @@ impl Direct {
         if self.preferred.get() == silent {
             let next = (silent + 1).checked_rem(self.servers.len());
             self.preferred.set(next.unwrap_or(0));
+            // No louder: where none answers, each is left in turn, and the samples say so.
+            tracing::debug!(server = ?self.servers.get(silent), "a name server was silent; the next is asked");
         }
     }
 

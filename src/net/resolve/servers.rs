@@ -148,12 +148,12 @@ impl Servers {
         Some(heard)
     }
 
-    /// Which name server is asked directly, and how to say that it was silent.
+    /// Which name server is asked directly now; to be named where it turns out silent.
     pub(super) fn directly(&self) -> usize {
         self.direct.preferred()
     }
 
-    /// See [`Self::directly`].
+    /// That one said nothing while the resolver had an answer, or gave up.
     pub(super) fn was_silent(&self, server: usize) {
         self.direct.leave(server);
     }
