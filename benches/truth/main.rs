@@ -9,9 +9,9 @@
 //! * When something left lies between the clock before the write and the clock after it: on loopback the peer's
 //!   kernel has it within the call. Both are logged.
 //! * A name server answers `eN.…` with `--answer`, late.
-//! * `truth --serve --tun --connect-us N --log FILE` has a TUN device as its standard input, to which SYNs are routed: each
-//!   is put back as it was, late. What comes there bears no stamp, so this is a process of its own, that goes before the
-//!   other one and has little to do.
+//! * `truth --serve --syns --connect-us N --log FILE` has a packet socket as its standard input, at the end of a link to
+//!   which SYNs are routed: each is put back as it was, late. It is a process of its own, that goes before the other one
+//!   and has little to do: what it sends is sent in time.
 //!
 //! SIGTERM writes the log and ends it. `truth --client` is a calm, spinning client of it: what even that sees above the
 //! truth is the machine's floor, and its kernel's stamps show that the log is true. `truth --work PATTERN --body FILE`

@@ -12,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{read, write};
+use nix::unistd::write;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,15 +27,17 @@ const SIGNAL: u64 = 1;
 const PLAIN: u64 = 2;
 const TLS: u64 = 3;
 const NAMES: u64 = 4;
-const TUN: u64 = 5;
+const SYNS: u64 = 5;
 /// Connections are numbered from here on.
 const FIRST: u64 = 16;
+/// What comes before the IP header on the packet socket: `struct virtio_net_hdr`, and Ethernet's.
+const LINK_HEADERS: usize = 10 + 14;
 
 /// What is to be sent at its time.
 enum Due {
     Part { slot: usize, serial: u64 },
     Name(Answer),
-    Syn { packet: Vec<u8>, came: i64 },
+    Syn { frame: Vec<u8>, came: i64 },
 }
 
 struct Server {
@@ -46,7 +48,7 @@ struct Server {
     listeners: Vec<TcpListener>,
     config: Option<Arc<ServerConfig>>,
     names: Option<(UdpSocket, IpAddr)>,
-    tun: Option<Stdin>,
+    syns: Option<Stdin>,
     manners: Manners,
     resolve: i64,
     connect: i64,
@@ -109,8 +111,7 @@ impl Server {
                 .collect(),
             config: given.has("--tls").then(|| config(given)),
             names,
-            // Left in blocking mode: read only when there is something.
-            tun: given.has("--tun").then(std::io::stdin),
+            syns: given.has("--syns").then(std::io::stdin),
             manners: Manners {
                 tls: given.nanos("--tls-us"),
                 first: given.nanos("--first-us"),
@@ -132,8 +133,8 @@ impl Server {
         if let Some((socket, _)) = &server.names {
             server.watch(socket, NAMES);
         }
-        if let Some(tun) = &server.tun {
-            server.watch(tun, TUN);
+        if let Some(syns) = &server.syns {
+            server.watch(syns, SYNS);
         }
         server
     }
@@ -160,7 +161,7 @@ impl Server {
                     PLAIN => self.accept(0),
                     TLS => self.accept(1),
                     NAMES => self.asked(),
-                    TUN => self.dialled(),
+                    SYNS => self.dialled(),
                     number => self.hear((number - FIRST) as usize),
                 }
             }
@@ -196,11 +197,12 @@ impl Server {
                     let (socket, _) = self.names.as_ref().expect("a question came by it");
                     self.log.push_str(&answer.send(socket));
                 }
-                Due::Syn { packet, came } => {
+                Due::Syn { frame, came } => {
                     let before = now();
-                    let tun = self.tun.as_ref().expect("a packet came by it");
-                    let _ = write(tun, &packet);
-                    let port = u16::from_be_bytes([packet[20], packet[21]]);
+                    let syns = self.syns.as_ref().expect("a frame came by it");
+                    let _ = write(syns, &frame);
+                    let tcp = &frame[LINK_HEADERS + 20..];
+                    let port = u16::from_be_bytes([tcp[0], tcp[1]]);
                     let after = now();
                     let _ = writeln!(self.log, "syn\t{port}\t{came}\t{before}\t{after}");
                 }
@@ -279,16 +281,18 @@ impl Server {
 
     /// A SYN, or whatever else the machine says to a new link: only IPv4 TCP is put back.
     fn dialled(&mut self) {
-        let mut packet = vec![0; 2_048];
-        let Some(tun) = &self.tun else { return };
-        let Ok(length @ 40..) = read(tun, &mut packet) else {
+        let mut frame = vec![0; 2_048];
+        let Some(syns) = &self.syns else { return };
+        let Ok(received) = receive(syns, &mut frame) else {
             return;
         };
-        let came = now();
-        packet.truncate(length);
-        let is_plain_tcp = packet[0] == 0x45 && packet[9] == 6;
+        frame.truncate(received.bytes);
+        let is_plain_tcp = frame
+            .get(LINK_HEADERS..)
+            .is_some_and(|packet| packet.len() >= 40 && packet[0] == 0x45 && packet[9] == 6);
         if is_plain_tcp {
-            self.later(came + self.connect, Due::Syn { packet, came });
+            let came = received.at;
+            self.later(came + self.connect, Due::Syn { frame, came });
         }
     }
 }

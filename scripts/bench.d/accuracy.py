@@ -177,8 +177,8 @@ class Accuracy:
         servers = [Process("truth", command, self.work, prompt=50)]
         if "connect" in parts:
             logs.append(self.work / "syn.log")
-            command = [self.truth, "--serve", "--tun", "--connect-us", DELAYS_US["connect"], "--log", logs[1]]
-            servers.append(Process("syn", command, self.work, stdin=self.far.tun, prompt=60))
+            command = [self.truth, "--serve", "--syns", "--connect-us", DELAYS_US["connect"], "--log", logs[1]]
+            servers.append(Process("syn", command, self.work, stdin=self.far.syns, prompt=60))
         try:
             wait_for("the truth server", servers[0], lambda: answers(int(plain.split(":")[1]), self.far.address(parts)))
             yield tls if "tls" in parts else plain, logs
