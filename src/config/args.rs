@@ -101,7 +101,7 @@ pub struct AgentSettings {
     /// Probes under way at most to one host and port; not limited when not set
     #[arg(long, env = "WATCHER_IN_FLIGHT_PER_HOST", value_name = "N", value_parser = at_least_one)]
     pub in_flight_per_host: Option<usize>,
-    /// Rows of a batch at most
+    /// Rows that make a batch; where more wait and the store keeps up, one takes up to three times as many
     #[arg(long, env = "WATCHER_BATCH_ROWS", default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
     pub batch_rows: usize,
     /// A sample waits no longer than this for its batch to fill

@@ -29,13 +29,18 @@ use crate::telemetry::{self, DropReason};
 
 /// How long a process that is to end waits for a store that does not answer, where there is a spool.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// A backlog is written in batches so much larger: what a commit costs beside its rows is paid less often.
+const BACKLOG_BATCHES: usize = 3;
+/// As long as the store takes no longer than this for a batch: one that is too large for its deadline never gets there.
+const SOON: Duration = Duration::from_secs(1);
 
 /// How batches are cut.
 #[derive(Clone, Debug)]
 pub struct KeeperOptions {
     /// Whose samples these are.
     pub agent: Arc<AgentIdentity>,
-    /// Rows of a batch at most.
+    /// A batch is written as soon as so many rows wait. It is larger only where more wait, up to three times as large,
+    /// and only as long as the store keeps up.
     pub batch_rows: usize,
     /// A sample waits no longer than this for its batch to fill.
     pub batch_age: Duration,
@@ -55,6 +60,8 @@ pub struct Keeper<S> {
     /// Taken while the store was at work on the batch before.
     ahead: Option<Taken>,
     connected: bool,
+    /// Rows of the next batch at most.
+    rows_max: usize,
     backoff: Backoff,
     /// No try to reach the store before this.
     retry_at: Instant,
@@ -111,6 +118,7 @@ impl<S: SampleStore> Keeper<S> {
         totals: Totals,
     ) -> Self {
         Self {
+            rows_max: options.batch_rows,
             options,
             buffer,
             store,
@@ -147,7 +155,8 @@ impl<S: SampleStore> Keeper<S> {
                 self.until_a_batch().await;
             }
             let ahead = self.ahead.take();
-            let Some(taken) = ahead.or_else(|| take(&self.buffer, &self.options)) else {
+            let Some(taken) = ahead.or_else(|| take(&self.buffer, &self.options, self.rows_max))
+            else {
                 continue;
             };
             if let Err(unsaved) = self.deliver(taken.batch).await {
@@ -307,11 +316,12 @@ impl<S: SampleStore> Keeper<S> {
                 buffer,
                 options,
                 ahead,
+                rows_max,
                 ..
             } = self;
             let take_ahead = &mut || {
                 if ahead.is_none() && buffer.rows() >= options.batch_rows {
-                    *ahead = take(buffer, options);
+                    *ahead = take(buffer, options, *rows_max);
                 }
             };
             match beside(
@@ -325,7 +335,13 @@ impl<S: SampleStore> Keeper<S> {
                 Ok(_) => {
                     // Those too whose first commit was made and never heard of: each sample is counted once, here.
                     self.totals.stored(batch.rows() as u64);
-                    telemetry::batch_stored(batch.rows(), begun.elapsed());
+                    let took = begun.elapsed();
+                    telemetry::batch_stored(batch.rows(), took);
+                    self.rows_max = if took < SOON {
+                        self.options.batch_rows * BACKLOG_BATCHES
+                    } else {
+                        self.options.batch_rows
+                    };
                     self.trouble.over();
                     self.backoff.reset();
                     self.recent.push(batch);
@@ -421,6 +437,7 @@ impl<S: SampleStore> Keeper<S> {
         self.trouble.note(error, rows, self.buffer.rows());
         // A store that answers but takes nothing is not tried for each batch either.
         self.connected = false;
+        self.rows_max = self.options.batch_rows;
         self.retry_at = Instant::now() + self.backoff.next(random());
     }
 
@@ -489,9 +506,9 @@ impl<S: SampleStore> Keeper<S> {
 }
 
 /// The next batch, where there are samples.
-fn take(buffer: &SampleBuffer, options: &KeeperOptions) -> Option<Taken> {
-    let mut samples = Vec::with_capacity(buffer.rows().min(options.batch_rows));
-    buffer.take(options.batch_rows, &mut samples);
+fn take(buffer: &SampleBuffer, options: &KeeperOptions, rows_max: usize) -> Option<Taken> {
+    let mut samples = Vec::with_capacity(buffer.rows().min(rows_max));
+    buffer.take(rows_max, &mut samples);
     if samples.is_empty() {
         return None;
     }

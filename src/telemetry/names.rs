@@ -47,7 +47,9 @@ pub(super) const SECONDS: [f64; 18] = [
 ];
 
 /// Buckets of `watcher_batch_rows`.
-pub(super) const ROWS: [f64; 8] = [1.0, 10.0, 100.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+pub(super) const ROWS: [f64; 9] = [
+    1.0, 10.0, 100.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 30_000.0,
+];
 
 pub(super) fn describe() {
     describe_counter!(PROBES, "Due probes by outcome");

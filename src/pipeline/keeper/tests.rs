@@ -28,6 +28,8 @@ struct World {
     aside: Vec<i64>,
     connected: bool,
     forgets_on_loss: bool,
+    /// How long each write takes.
+    takes: Duration,
     writes: Vec<(usize, WritePath)>,
 }
 
@@ -96,7 +98,11 @@ impl SampleStore for Store {
                 world.rows.clear();
             }
         }
-        Box::pin(async move { result })
+        let takes = world.takes;
+        Box::pin(async move {
+            sleep(takes).await;
+            result
+        })
     }
 
     fn is_connected(&self) -> bool {
@@ -138,9 +144,13 @@ struct Run {
 
 /// Feeds ten samples, closes the buffer, and runs the keeper to its end.
 async fn run(world: World) -> Run {
+    run_with(10, world).await
+}
+
+async fn run_with(samples: i64, world: World) -> Run {
     let store = Store(Rc::new(RefCell::new(world)));
     let buffer = SampleBuffer::new(100, 4);
-    for id in 1..=10 {
+    for id in 1..=samples {
         buffer
             .push(Sample::new(
                 EndpointId(id),
@@ -193,6 +203,26 @@ async fn batches_are_cut_by_size_and_the_rest_is_drained() {
             (2, WritePath::Fast)
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_written_in_larger_batches_while_the_store_keeps_up() {
+    let sizes = async |takes_ms| {
+        let takes = Duration::from_millis(takes_ms);
+        let world = World {
+            takes,
+            ..World::default()
+        };
+        let run = run_with(40, world).await;
+        assert_eq!(run.rows.len(), 40);
+        run.writes
+            .into_iter()
+            .map(|(rows, _)| rows)
+            .collect::<Vec<_>>()
+    };
+    // The second was taken while the first was written.
+    assert_eq!(sizes(10).await, [4, 4, 12, 12, 8]);
+    assert_eq!(sizes(1_000).await, [4; 10]);
 }
 
 #[tokio::test(start_paused = true)]
