@@ -15,11 +15,13 @@ CALM_US = 10_000
 
 
 def at_share(bench, share, seconds=None, extra=MORE, then=None):
-    """The agent at a share of the floor's rate, as the floor itself is now."""
+    """The agent at a share of the floor's rate, as the floor itself is now; and what share it was of the floor before and
+    after, since a machine may be another one minutes later."""
     # It is the same after ten seconds, however long the agent is held at it.
-    floor = bench.floor("max", seconds=10)
-    result = bench.agent(int(floor["rate"] * share), seconds=seconds, extra=extra, then=then)
-    return result | {"floor_rate": floor["rate"]}
+    before = bench.floor("max", seconds=10)["rate"]
+    result = bench.agent(int(before * share), seconds=seconds, extra=extra, then=then)
+    after = bench.floor("max", seconds=10)["rate"]
+    return result | {"floor_rate": before, "floor_rate_after": after, "share": 2 * result["rate_asked"] / (before + after)}
 
 
 def falls(bench, share, low):

@@ -13,7 +13,7 @@ from measure import INTERVAL
 from world import MEASURED, Process, Trouble
 
 ROWS = 500_000
-TURNS = 3
+TURNS = 5
 SOURCES = pathlib.Path(__file__).parents[2]
 KEEPER_LINE = re.compile(r"keeper: (\d+) rows in ([\d.]+) s \((\d+)/s\), ([\d.]+) us")
 TIMING = re.compile(r"Time: ([\d.]+) ms")
@@ -56,42 +56,60 @@ def share(bench, rate):
 
 
 def keeper(bench, rows=ROWS, *more):
-    """The same rows into the same emptied table: by the real keeper, by `psql \\copy` as text and as binary."""
+    """The same rows into the same emptied table: by the real keeper, and by `psql \\copy` as text and as binary, before it
+    and after it. A ratio is of one turn, since a shared machine's speed changes within a minute; told is the median one."""
     name = "bench_keeper"
     url, _ = prepared(bench, name, "http://unused.invalid", 0, "60")
     url += "?sslmode=disable"
-    binary = os.environ["KEEPER_BIN"]
     columns = re.search(r"\(([^)]*)\)", (SOURCES / "src/store/timescale/copy.sql").read_text())[1]
     columns = " ".join(columns.split())
     files = {form: bench.work / f"rows.{form}" for form in ("text", "binary")}
-    taken = {"keeper": [], "text": [], "binary": []}
-    agent_us = []
-    try:
-        for turn in range(TURNS):
+    ratios, rates = {form: [] for form in files}, {form: [] for form in files}
+    rates["keeper"], agent_us = [], []
+
+    def copied():
+        """Rows a second of psql, by form."""
+        taken = {}
+        for form, file in files.items():
             emptied(bench, name)
-            process = Process("keeper", [binary, "--url", url, "--rows", rows, *more], bench.work, MEASURED)
-            process.child.wait(120)
-            found = KEEPER_LINE.search(process.log.read_text())
-            if not found:
-                process.must_run()
-                raise Trouble(f"the keeper said nothing; see {process.log}")
-            taken["keeper"].append(int(found[1]) / float(found[2]))
-            agent_us.append(float(found[4]))
-            if turn == 0:
-                for form, file in files.items():
-                    copy(bench, name, f"\\copy (select {columns} from metrics) to pstdout (format {form})", into=file)
-            for form, file in files.items():
-                emptied(bench, name)
-                taken[form].append(rows / copy(bench, name, f"\\copy metrics ({columns}) from pstdin (format {form})", file))
+            taken[form] = rows / copy(bench, name, f"\\copy metrics ({columns}) from pstdin (format {form})", file)
+            rates[form].append(taken[form])
+        return taken
+
+    try:
+        # What psql copies is what a keeper has written.
+        kept(bench, name, url, rows, *more)
+        for form, file in files.items():
+            copy(bench, name, f"\\copy (select {columns} from metrics) to pstdout (format {form})", into=file)
+        before = copied()
+        for _ in range(TURNS):
+            rate, us = kept(bench, name, url, rows, *more)
+            rates["keeper"].append(rate)
+            agent_us.append(us)
+            after = copied()
+            for form, found in ratios.items():
+                found.append(2 * rate / (before[form] + after[form]))
+            before = after
     finally:
         for file in files.values():
             file.unlink(missing_ok=True)
-    middle = {key: statistics.median(rates) for key, rates in taken.items()}
-    figures = {f"{key}_rows_s": rate for key, rate in middle.items()}
-    return figures | {
-        "rows": rows, "to_text": middle["keeper"] / middle["text"], "to_binary": middle["keeper"] / middle["binary"],
-        "keeper_us": statistics.median(agent_us),
-    }
+    figures = {f"{key}_rows_s": statistics.median(found) for key, found in rates.items()}
+    for form, found in ratios.items():
+        figures |= {f"to_{form}": statistics.median(found), f"to_{form}_min": min(found), f"to_{form}_max": max(found)}
+    return figures | {"rows": rows, "keeper_us": statistics.median(agent_us)}
+
+
+def kept(bench, name, url, rows, *more):
+    """One keeper into the emptied table: rows a second, and its own CPU a row."""
+    emptied(bench, name)
+    command = [os.environ["KEEPER_BIN"], "--url", url, "--rows", rows, *more]
+    process = Process("keeper", command, bench.work, MEASURED)
+    process.child.wait(120)
+    found = KEEPER_LINE.search(process.log.read_text())
+    if not found:
+        process.must_run()
+        raise Trouble(f"the keeper said nothing; see {process.log}")
+    return int(found[1]) / float(found[2]), float(found[4])
 
 
 def emptied(bench, name):

@@ -31,6 +31,8 @@ def table(facts, results):
             stored = f"{one['rows']:.0f}"
             for key in ("skipped", "down", "missing", "duplicates"):
                 stored += f", {one[key]:.0f} {key}" if one[key] else ""
+        if "share" in one:
+            stored += f"; asked {one['share']:.2f} x the floor, {one['floor_rate']:.0f}/s before and {one['floor_rate_after']:.0f} after"
         if "recovered_s" in one:
             stored += f"; {one['recovered_s']:.1f} s after the fall lag p99 is {one['calm_lag_p99_us'] / 1000:.1f} ms"
         rss = f"{one['rss'] / 1e6:.0f}" if "rss" in one else ""
