@@ -104,6 +104,8 @@ const NAP: Duration = Duration::from_micros(100);
 
 /// An answer may come while the poll that sent the question goes on.
 const STAMP_SLACK: Duration = Duration::from_millis(1);
+/// The kernel's figure for a TCP handshake is the difference of two clocks in whole microseconds.
+const KERNEL_ROUNDING: Duration = Duration::from_micros(1);
 /// Turns remembered: the answer of a name server is seldom more of them away.
 const LATE_TURNS: usize = 256;
 /// What is asked through tasks of somebody else leaves some turns after it was asked for...
@@ -244,6 +246,11 @@ impl Turns {
         self.asleep > SLEEP_UNREAD_MAX
     }
 
+    /// How long ago, at `now`, something may have happened that is seen in this turn.
+    pub fn unsure(&self, now: Duration) -> Duration {
+        self.worked + self.overslept + now.saturating_sub(self.began)
+    }
+
     /// Which turn this is.
     pub const fn number(&self) -> u64 {
         self.turn
@@ -304,12 +311,12 @@ impl Account {
         Arrival { age, error: before }
     }
 
-    /// The event that is seen `now` came `late` ago, as somebody else knows.
+    /// The event that is seen `now` came `late` ago, as the kernel knows.
     pub fn noticed(&mut self, turns: &Turns, now: Duration, late: Duration) {
         let passed = now.saturating_sub(self.until);
         let before = self.error;
         self.polled(turns, now);
-        self.error = self.error.max(before + late.min(passed));
+        self.error = before + (late + KERNEL_ROUNDING).min(passed);
     }
 
     /// What the agent may have added between the last poll and `now`.
@@ -329,8 +336,8 @@ impl Account {
     /// work waited for the rest of that work; one that came while it slept woke it, and the thread waited for a core;
     /// then others had their turn before the probe.
     ///
-    /// Bytes that the kernel has stamped are late by what the stamp says, if that is less ([`Self::arrived`]); a connection
-    /// by what the kernel's own figure leaves, if that is more ([`Self::noticed`]).
+    /// Bytes that the kernel has stamped are late by what the stamp says ([`Self::arrived`]), a connection by what the kernel's
+    /// own figure leaves ([`Self::noticed`]), where it was asked for.
     ///
     /// Holds for what this thread sees. Not in it: a peer that itself was late because of us (its turn begins when our
     /// request arrives), and a hypervisor that takes the core away without saying so for less than a tick.

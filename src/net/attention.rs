@@ -136,6 +136,11 @@ pub fn slept_long() -> bool {
     with(|watch| watch.turns.slept_long()).unwrap_or(false)
 }
 
+/// How long ago something may have happened that this thread sees now; zero where it is not watched.
+pub fn unsure() -> Duration {
+    with(|watch| watch.turns.unsure(watch.base.elapsed())).unwrap_or_default()
+}
+
 /// What the thread has lost so far, by the last reading. `None` where it is not watched.
 pub fn lost() -> Option<Lost> {
     with(|watch| watch.turns.lost())

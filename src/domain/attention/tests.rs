@@ -56,7 +56,7 @@ fn waiting_for_a_core_is_in_the_error_of_those_who_were_woken() {
 }
 
 #[test]
-fn what_was_noticed_later_than_the_thread_knows_is_in_the_error() {
+fn what_the_kernel_knows_of_an_event_is_the_error() {
     let mut thread = Thread::default();
     thread.turns.wake_by(Some(ms(500)));
     assert!(!thread.turns.slept_long());
@@ -64,13 +64,24 @@ fn what_was_noticed_later_than_the_thread_knows_is_in_the_error() {
     thread.sleeps(0, 100, 2);
     assert!(thread.turns.slept_long());
     // Late by more than it waited for a core, by less, and by more than can be.
-    for (late, error) in [(30, 30), (1, 3), (1_000, 101)] {
+    let us = Duration::from_micros;
+    for (late, error) in [(30, us(30_001)), (1, us(1_001)), (1_000, ms(101))] {
         let mut account = open;
         account.noticed(&thread.turns, ms(101), ms(late));
-        assert_eq!(account.error(), ms(error));
+        assert_eq!(account.error(), error);
         account.polled(&thread.turns, ms(102));
-        assert_eq!(account.error(), ms(error + 1));
+        assert_eq!(account.error(), error + ms(1));
     }
+}
+
+#[test]
+fn what_is_seen_now_may_have_happened_while_the_thread_was_away() {
+    let mut thread = Thread::default();
+    thread.sleeps(0, 10, 0);
+    assert_eq!(thread.turns.unsure(ms(11)), ms(1), "the event woke it");
+    thread.sleeps(15, 15, 0);
+    // All of the work before, and what this turn has taken so far.
+    assert_eq!(thread.turns.unsure(ms(17)), ms(7));
 }
 
 #[test]
