@@ -337,11 +337,7 @@ impl<S: SampleStore> Keeper<S> {
                     self.totals.stored(batch.rows() as u64);
                     let took = begun.elapsed();
                     telemetry::batch_stored(batch.rows(), took);
-                    self.rows_max = if took < SOON {
-                        self.options.batch_rows * BACKLOG_BATCHES
-                    } else {
-                        self.options.batch_rows
-                    };
+                    self.rows_max = self.rows_after(took);
                     self.trouble.over();
                     self.backoff.reset();
                     self.recent.push(batch);
@@ -369,17 +365,27 @@ impl<S: SampleStore> Keeper<S> {
                     Next::Reconnect => {
                         self.connected = false;
                         telemetry::store_connected(false);
-                        pending.push(batch);
+                        parts(batch, self.options.batch_rows, &mut pending);
                         return Tried::Away(error, pending);
                     }
                     Next::Wait => {
-                        pending.push(batch);
+                        parts(batch, self.options.batch_rows, &mut pending);
                         return Tried::Away(error, pending);
                     }
                 },
             }
         }
         Tried::Done
+    }
+
+    /// How large the next batch may be, when the store took so long for the last one.
+    fn rows_after(&self, took: Duration) -> usize {
+        // In the spool a batch is what it was.
+        let is_spooled = self.overflow.as_ref().is_some_and(Overflow::is_always);
+        match took < SOON && !is_spooled {
+            true => self.options.batch_rows.saturating_mul(BACKLOG_BATCHES),
+            false => self.options.batch_rows,
+        }
     }
 
     /// A connection that broke while there was nothing to write may have been a failover's: what was acknowledged is
@@ -516,6 +522,17 @@ fn take(buffer: &SampleBuffer, options: &KeeperOptions, rows_max: usize) -> Opti
     let agent = options.agent.clone();
     let batch = Batch { agent, samples };
     Some(Taken { batch, _unsaved })
+}
+
+/// What is tried again is no larger than usual: a larger batch may have been too much for its deadline.
+fn parts(batch: Batch, rows_max: usize, into: &mut Vec<Batch>) {
+    if batch.rows() <= rows_max {
+        into.push(batch);
+    } else {
+        let (first, second) = batch.halves();
+        parts(second, rows_max, into);
+        parts(first, rows_max, into);
+    }
 }
 
 /// Waits for the store without letting the buffer overflow meanwhile, where there is a spool; nor longer than

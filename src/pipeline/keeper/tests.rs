@@ -11,6 +11,8 @@ use crate::store::{Aside, BoxFuture};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fault {
+    /// All is well, this time.
+    None,
     /// The connection fails; nothing was stored.
     LostBefore,
     /// The connection fails; the commit had landed.
@@ -223,6 +225,25 @@ async fn a_backlog_is_written_in_larger_batches_while_the_store_keeps_up() {
     // The second was taken while the first was written.
     assert_eq!(sizes(10).await, [4, 4, 12, 12, 8]);
     assert_eq!(sizes(1_000).await, [4; 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_that_was_too_much_is_tried_again_in_parts() {
+    for fault in [Fault::LostBefore, Fault::Hold] {
+        let faults = [Fault::None, Fault::None, fault];
+        let run = run_with(
+            20,
+            World {
+                faults: faults.into(),
+                ..World::default()
+            },
+        )
+        .await;
+        assert_eq!(run.rows, (1..=20).collect::<Vec<_>>());
+        let sizes: Vec<_> = run.writes.iter().map(|(rows, _)| *rows).collect();
+        // The third was too much; the first two are told again to whoever answers now.
+        assert_eq!(sizes, [4, 4, 12, 4, 4, 3, 3, 3, 3], "{fault:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
