@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_thread_asks_as_well() {
+    fn a_busy_thread_is_told_how_late_it_is() {
         let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
             .enable_all()
             .build()
@@ -393,6 +393,8 @@ mod tests {
         let late = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addresses = [listener.local_addr().unwrap()];
+            // From the first turn on the thread is watched.
+            sleep(Duration::from_millis(1)).await;
             let work = async { std::thread::sleep(Duration::from_millis(20)) };
             let (connected, ()) = tokio::join!(connect(&addresses, |_| ()), work);
             connected.unwrap().late
