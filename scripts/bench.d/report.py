@@ -50,20 +50,26 @@ def plot(path, results, python):
     if not interpreter.exists():
         print("bench: no picture: matplotlib could not be installed")
         return
-    bars = [(f"{one['name']}\n{one['who']}", one["us"], one["us_min"], one["us_max"]) for one in results]
+    colours = {"floor": "#999999", "agent": "#1f77b4"}
+    bars = [(f"{one['name']}: {one['who']}", one["us"], one["us_min"], one["us_max"], colours.get(one["who"], "#dd8452"))
+            for one in results]
     drawing = textwrap.dedent(f"""
         import matplotlib
         matplotlib.use("svg")
-        from matplotlib import pyplot
-        bars = {bars!r}
-        figure, axes = pyplot.subplots(figsize=(10, 0.45 * len(bars) + 1.5))
-        places = range(len(bars))
-        errors = [[us - low for _, us, low, _ in bars], [high - us for _, us, _, high in bars]]
-        axes.barh(places, [us for _, us, _, _ in bars], xerr=errors)
-        axes.set_yticks(places, [name for name, *_ in bars], fontsize=7)
+        from matplotlib import pyplot, ticker
+        names, us, least, most, colours = zip(*{bars!r})
+        figure, axes = pyplot.subplots(figsize=(10, 0.35 * len(us) + 1.2))
+        errors = [[middle - low for middle, low in zip(us, least)], [high - middle for middle, high in zip(us, most)]]
+        drawn = axes.barh(range(len(us)), us, xerr=errors, color=colours, height=0.7)
+        axes.bar_label(drawn, [f"{{value:.0f}}" for value in us], padding=4, fontsize=8)
+        axes.set_yticks(range(len(us)), names, fontsize=8)
         axes.invert_yaxis()
         axes.set_xscale("log")
-        axes.set_xlabel("CPU per probe, µs (log)")
+        axes.set_xlim(min(least) / 2, max(most) * 1.6)
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{{x:g}}"))
+        axes.set_xlabel("CPU per probe, µs (log); the line is the spread of the runs")
         figure.tight_layout()
         figure.savefig({str(path)!r})
     """)
