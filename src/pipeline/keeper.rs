@@ -249,7 +249,9 @@ impl<S: SampleStore> Keeper<S> {
                 Err(error) => overflow.complain(&error, batch.rows()),
             }
         }
-        let mut pending = vec![batch];
+        // One that was taken ahead may be larger than what the store is given by now.
+        let mut pending = Vec::new();
+        parts(batch, self.rows_max, &mut pending);
         while let Some(batch) = pending.pop() {
             if !self.connected && !self.may_try() {
                 pending.push(batch);
@@ -340,7 +342,13 @@ impl<S: SampleStore> Keeper<S> {
                     self.rows_max = self.rows_after(took);
                     self.trouble.over();
                     self.backoff.reset();
-                    self.recent.push(batch);
+                    // Sent again, if ever, to a server that may be slower.
+                    let mut stored = Vec::new();
+                    parts(batch, self.options.batch_rows, &mut stored);
+                    stored
+                        .into_iter()
+                        .rev()
+                        .for_each(|part| self.recent.push(part));
                 }
                 Err(error) => match next_step(&error, batch.rows(), path) {
                     Next::Tolerant => {

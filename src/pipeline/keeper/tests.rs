@@ -247,6 +247,28 @@ async fn a_large_batch_that_was_too_much_is_tried_again_in_parts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_sent_again_after_a_loss_goes_in_batches_of_the_usual_size() {
+    let mut faults = [Fault::None; 5];
+    faults[4] = Fault::LostBefore;
+    let world = World {
+        faults: faults.into(),
+        ..World::default()
+    };
+    let run = run_with(44, world).await;
+    assert_eq!(run.rows, (1..=44).collect::<Vec<_>>());
+    let lost = run
+        .writes
+        .iter()
+        .position(|&write| write == (12, WritePath::Fast));
+    assert_eq!(lost, Some(2), "large ones before: {:?}", run.writes);
+    assert!(
+        run.writes[5..].iter().all(|&(rows, _)| rows <= 4),
+        "{:?}",
+        run.writes
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_row_is_stored_once_whatever_connection_faults_come() {
     use Fault::{Hold, LostAfter, LostBefore, NoConnection};
     let menus: [&[Fault]; 5] = [
