@@ -47,6 +47,13 @@ def times(folder, name, where):
     return found
 
 
+def judged(first, now, again, least):
+    """The base by its two runs, the change, the base's own noise, and whether the change is beyond it and `least`."""
+    before = (first + again) / 2
+    change, noise = now / before - 1, abs(first - again) / before
+    return before, change, noise, change > max(least, NOISE_TIMES * noise)
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--work", type=pathlib.Path, required=True)
@@ -63,9 +70,7 @@ def main():
             continue
         # A path that waits for a peer takes as many turns as that makes it wait.
         first, now, again = (instructions(folder / "instructions", path) for folder in (base, head, base))
-        before = (first + again) / 2
-        change, noise = now / before - 1, abs(first - again) / before
-        bad = change > max(INSTRUCTIONS_MAX, NOISE_TIMES * noise)
+        before, change, noise, bad = judged(first, now, again, INSTRUCTIONS_MAX)
         failed += [f"{path}: {change:+.1%} instructions (noise {noise:.1%})"] if bad else []
         lines.append(f"| {path} | {before:.0f} | {now:.0f} | {change:+.1%} | {noise:.1%} | {'slower' if bad else ''} |")
 
@@ -80,9 +85,7 @@ def main():
                 if key not in first or key not in again:
                     lines.append(f"| {key} | none | {now[key]:.0f} | | | new |")
                     continue
-                before = (first[key] + again[key]) / 2
-                change, noise = now[key] / before - 1, abs(first[key] - again[key]) / before
-                bad = change > max(TIME_MAX, NOISE_TIMES * noise)
+                before, change, noise, bad = judged(first[key], now[key], again[key], TIME_MAX)
                 failed += [f"{key}: {change:+.1%} time (noise {noise:.1%})"] if bad else []
                 lines.append(f"| {key} | {before:.0f} | {now[key]:.0f} | {change:+.1%} | {noise:.1%} | "
                              f"{'slower' if bad else ''} |")

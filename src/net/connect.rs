@@ -361,13 +361,16 @@ mod tests {
         assert!(rtt < late - Duration::from_millis(50), "{rtt:?} {late:?}");
     }
 
-    #[test]
-    fn a_thread_that_slept_long_asks_the_kernel_when_it_was_connected() {
-        let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
+    fn watched() -> tokio::runtime::Runtime {
+        attention::watch(&mut tokio::runtime::Builder::new_current_thread())
             .enable_all()
             .build()
-            .unwrap();
-        let is_told = runtime.block_on(async {
+            .unwrap()
+    }
+
+    #[test]
+    fn a_thread_that_slept_long_asks_the_kernel_when_it_was_connected() {
+        let is_told = watched().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             for _ in 0..100 {
@@ -386,11 +389,7 @@ mod tests {
 
     #[test]
     fn a_busy_thread_is_told_how_late_it_is() {
-        let runtime = attention::watch(&mut tokio::runtime::Builder::new_current_thread())
-            .enable_all()
-            .build()
-            .unwrap();
-        let late = runtime.block_on(async {
+        let late = watched().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addresses = [listener.local_addr().unwrap()];
             // From the first turn on the thread is watched.
